@@ -1,0 +1,95 @@
+# Every verb of the project. `make` alone explains them. Needs make and Python 3.11 or newer, nothing else.
+
+VENV ?= .venv
+# Processes for the tests. They mostly wait for sockets, so more than there are cores.
+JOBS ?= 4
+# For run and bench: make run ARGS="--workers 2", make bench ARGS="--rounds 3"
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install run setup-dev check test bench fmt clean
+
+help:
+	@echo 'xiaozhi MCP gateway / 小智 MCP 网关'
+	@echo
+	@echo '  make run        set up and start one gateway on port 8004   安装并启动网关'
+	@echo '  make install    only set up: $(BIN)/mcp-gateway         只安装'
+	@echo '  make test       set up for development, check, run all tests 检查并运行全部测试'
+	@echo '  make check      format, lint, types, import contract         格式、规范、类型、依赖方向'
+	@echo '  make fmt        format and fix what can be fixed             自动格式化'
+	@echo '  make bench      measure CPU per call against bare relays     性能测试'
+	@echo '  make clean      remove environments and caches (data/ stays) 清理（保留 data/）'
+	@echo
+	@echo 'Start with make run: it prints the two URLs to paste. Settings: .env.example.'
+	@echo '先运行 make run：它会打印要粘贴的两个网址。设置见 .env.example。'
+
+# $(VENV)/.python: an environment made by the newest suitable Python (PYTHON=… chooses another one).
+$(VENV)/.python:
+	@set -e; \
+	found=; bare=; \
+	for python in $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3); do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    if "$$python" -c 'import ensurepip, venv' 2>/dev/null; then found=$$python; break; fi; \
+	    bare=$${bare:-$$("$$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')}; \
+	done; \
+	if [ -z "$$found" ] && [ -n "$$bare" ]; then \
+	    echo "缺少 venv 模块：请先安装 $$bare-venv 软件包（Debian/Ubuntu：apt install $$bare-venv），再重试 /" \
+	         "$$bare has no venv module: install the package $$bare-venv (Debian/Ubuntu: apt install $$bare-venv), then retry" >&2; \
+	    exit 1; \
+	fi; \
+	if [ -z "$$found" ]; then \
+	    echo "没有找到 Python 3.11 或更新版本：请安装 python3.11（或更新），或用 make PYTHON=/path/to/python3 指定 /" \
+	         "No Python 3.11 or newer was found: install python3.11 (or newer), or name one with make PYTHON=/path/to/python3" >&2; \
+	    exit 1; \
+	fi; \
+	if ! $(BIN)/python -c 'import pip' 2>/dev/null; then \
+	    echo "==> $(VENV): $$("$$found" --version)"; \
+	    rm -rf $(VENV); \
+	    "$$found" -m venv $(VENV); \
+	fi; \
+	touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.python
+	@echo "==> $(VENV): installing the gateway (a minute the first time) / 正在安装网关（首次约一分钟）"
+	@$(PIP) install --quiet --editable . || { \
+	    echo "安装失败：请检查网络或 pip 的设置，再重试 / Installing failed: check the network or pip's configuration, then retry" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.python
+	@echo "==> $(VENV): installing the gateway and its development tools / 正在安装网关和开发工具"
+	@$(PIP) install --quiet --editable '.[dev]' || { \
+	    echo "安装失败：请检查网络或 pip 的设置，再重试 / Installing failed: check the network or pip's configuration, then retry" >&2; exit 1; }
+	@touch $@ $(VENV)/.installed
+
+install: $(VENV)/.installed
+	@echo '$(BIN)/mcp-gateway is ready; make run starts it / 已就绪，make run 启动'
+
+run: $(VENV)/.installed
+	@exec $(BIN)/mcp-gateway serve $(ARGS)
+
+setup-dev: $(VENV)/.installed-dev
+
+check: $(VENV)/.installed-dev
+	@echo '==> ruff format, ruff check, mypy --strict, import contract'
+	@$(BIN)/ruff format --check --quiet . || { echo 'Not formatted: run make fmt / 格式不对：请运行 make fmt' >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: $(VENV)/.installed-dev check
+	@echo '==> pytest'
+	@$(BIN)/python -m pytest --quiet -n $(JOBS) --dist worksteal $(ARGS)
+
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python -m bench $(ARGS)
+
+fmt: $(VENV)/.installed-dev
+	@$(BIN)/ruff check --quiet --fix --exit-zero .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The promises that files make: packaging, deployment, house rules."""
