@@ -1,0 +1,109 @@
+"""The envelope: what one worker says to another, one line of JSON header and the JSON-RPC text untouched.
+
+Several envelopes may travel back to back in one message; `len` in each header says where its body ends.
+Unknown header fields are ignored, so that a newer worker can say more to an older one. An envelope of an
+unknown type or version still decodes: the receiver answers it with `nack unsupported` (design §7).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+VERSION = 1
+TYPES = frozenset({"req", "res", "nack", "query", "status", "cancel", "note", "kick", "probe", "bye"})
+
+
+class EnvelopeError(ValueError):
+    """A mailbox message that is no sequence of envelopes; nothing of it from this point on can be trusted."""
+
+
+@dataclass(slots=True)
+class Envelope:
+    """One message between workers. Fields that a type does not use stay at their defaults and off the wire."""
+
+    type: str
+    id: str = ""
+    sender: str = ""
+    agent: str = ""
+    server: str = ""
+    epoch: int = 0
+    conn: str = ""
+    tool: str = ""
+    ms: int = 0
+    """Milliseconds that the sender leaves for the work, counted from `due`'s clock."""
+    due: int = 0
+    """The same deadline as a point in the backplane's time (ms); 0: none."""
+    reason: str = ""
+    version: int = VERSION
+    body: bytes = b""
+
+    @property
+    def is_supported(self) -> bool:
+        return self.version == VERSION and self.type in TYPES
+
+
+_FIELDS = (
+    ("id", "id"),
+    ("from", "sender"),
+    ("agent", "agent"),
+    ("server", "server"),
+    ("epoch", "epoch"),
+    ("conn", "conn"),
+    ("tool", "tool"),
+    ("ms", "ms"),
+    ("due", "due"),
+    ("reason", "reason"),
+)
+
+
+def encode(envelope: Envelope) -> bytes:
+    """The envelope as bytes: header line, newline, body."""
+    header: dict[str, Any] = {"v": envelope.version, "t": envelope.type}
+    for wire_name, attribute in _FIELDS:
+        value = getattr(envelope, attribute)
+        if value:
+            header[wire_name] = value
+    header["len"] = len(envelope.body)
+    return orjson.dumps(header) + b"\n" + envelope.body
+
+
+def decode(message: bytes) -> Iterator[Envelope]:
+    """Every envelope of one mailbox message, in order.
+
+    Raises EnvelopeError at the first place that is no envelope; those before it have been yielded.
+    """
+    start = 0
+    while start < len(message):
+        newline = message.find(b"\n", start)
+        if newline < 0:
+            raise EnvelopeError("no header line")
+        header = _header(message[start:newline])
+        length = header.get("len", 0)
+        end = newline + 1 + length if type(length) is int and length >= 0 else -1
+        if not newline < end <= len(message):
+            raise EnvelopeError("the body's length does not fit the message")
+        yield _envelope(header, message[newline + 1 : end])
+        start = end
+
+
+def _header(line: bytes) -> dict[str, Any]:
+    try:
+        header = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise EnvelopeError("the header is not JSON") from error
+    if not isinstance(header, dict):
+        raise EnvelopeError("the header is not an object")
+    return header
+
+
+def _envelope(header: dict[str, Any], body: bytes) -> Envelope:
+    envelope = Envelope(type=str(header.get("t", "")), body=body)
+    version = header.get("v")
+    envelope.version = version if type(version) is int else 0
+    for wire_name, attribute in _FIELDS:
+        value = header.get(wire_name)
+        if type(value) is type(getattr(envelope, attribute)):
+            setattr(envelope, attribute, value)
+    return envelope

@@ -1,0 +1,201 @@
+"""The merged list of one agent: its order, its names, its pages, and where each name leads."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway import catalog
+from gateway.backplane.base import Snapshot
+from gateway.catalog import Catalog, Route
+from gateway.directory import Claim, Row
+
+NOW = 1_000_000
+GRACE = 30_000
+
+
+def up(tools: str, **more: Any) -> Row:
+    """A connected tool server; in these tests a tool set's digest is its names."""
+    return Row("up", "w1", f"c-{tools}", 0, epoch=1, toolset=tools, tools=len(tools.split()), **more)
+
+
+def offline(tools: str, since: int) -> Row:
+    return Row("offline", "w1", "c", 0, toolset=tools, offline_since=since)
+
+
+def tools_of(names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "description": name.upper()} for name in names.split()]
+
+
+def build(
+    rows: dict[str, Row],
+    claims: dict[str, Claim] | None = None,
+    *,
+    page_bytes: int = 512 * 1024,
+    missing: Sequence[str] = (),
+) -> Catalog:
+    toolsets = {row.toolset: tools_of(row.toolset) for row in rows.values() if row.toolset not in missing}
+    snapshot = Snapshot(7, NOW, rows, claims or {})
+    return catalog.build(snapshot, toolsets, grace_ms=GRACE, page_bytes=page_bytes)
+
+
+def claims_of(server_id: str, names: str, until: int = 0) -> dict[str, Claim]:
+    return {name: Claim(server_id, name, 0, until) for name in names.split()}
+
+
+def listed(built: Catalog) -> list[dict[str, Any]]:
+    return [tool for page in built.pages for tool in orjson.loads(page)["tools"]]
+
+
+def shown(built: Catalog) -> list[str]:
+    return [tool["name"] for tool in listed(built)]
+
+
+def test_an_agent_without_tool_servers_has_an_empty_list() -> None:
+    for built in (Catalog(), build({})):
+        assert built.pages == (b'{"tools":[]}',)
+        assert built.routes == {}
+        assert built.listed_until_ms == 0
+        assert not built.has_handshakes
+
+
+def test_the_order_is_by_server_and_then_the_servers_own() -> None:
+    rows = {"b": up("z a"), "a": up("y b")}
+    assert shown(build(rows, {**claims_of("b", "z a"), **claims_of("a", "y b")})) == ["y", "b", "z", "a"]
+
+
+def test_every_listed_tool_carries_its_server_and_all_its_fields() -> None:
+    assert listed(build({"home": up("lamp")}, claims_of("home", "lamp"))) == [
+        {"name": "lamp", "description": "LAMP", "server_id": "home"}
+    ]
+
+
+def test_a_name_leads_to_the_tool_that_claims_it_and_the_prefixed_form_always_does() -> None:
+    claims = {"lamp": Claim("one", "lamp", 0, 0), "two__lamp": Claim("two", "lamp", 0, 0)}
+    built = build({"one": up("lamp"), "two": up("lamp")}, claims)
+    assert shown(built) == ["lamp", "two__lamp"]
+    assert built.routes == {
+        "lamp": Route("one", "lamp"),
+        "one__lamp": Route("one", "lamp"),
+        "two__lamp": Route("two", "lamp"),
+    }
+
+
+def test_the_listed_name_leads_to_the_servers_own_name_of_the_tool() -> None:
+    built = build({"one": up("a.b")}, {"a_b": Claim("one", "a.b", 0, 0)})
+    assert built.routes["a_b"] == Route("one", "a.b")
+    assert built.routes["one__a_b"] == Route("one", "a.b")
+    assert "a.b" not in built.routes, "names are looked up exactly"
+
+
+def test_a_tool_whose_claim_went_missing_is_listed_under_its_prefixed_name() -> None:
+    built = build({"one": up("lamp a.b")})
+    assert shown(built) == ["one__lamp", "one__a_b"]
+    assert built.routes["one__a_b"] == Route("one", "a.b")
+
+
+def test_no_name_is_listed_twice_even_where_a_claim_went_missing() -> None:
+    """Another tool server's tool is really called like the prefixed form."""
+    built = build({"one": up("lamp"), "two": up("one__lamp")}, claims_of("two", "one__lamp"))
+    first, second = listed(built)
+    assert first["name"] != second["name"] == "one__lamp"
+    assert built.routes[first["name"]] == Route("one", "lamp")
+    assert built.routes["one__lamp"] == Route("two", "one__lamp")
+
+
+def test_of_several_claims_to_one_tool_the_one_in_use_is_listed() -> None:
+    ended, used = Claim("one", "lamp", 0, NOW + 5), Claim("one", "lamp", 0, 0)
+    assert shown(build({"one": up("lamp")}, {"lamp": ended, "one__lamp": used})) == ["one__lamp"]
+    assert shown(build({"one": up("lamp")}, {"lamp": used, "one__lamp": ended})) == ["lamp"]
+
+
+def test_of_several_ended_claims_the_last_in_use_is_listed_in_the_grace() -> None:
+    rows = {"one": offline("lamp", NOW - 5)}
+    early, late = Claim("one", "lamp", 0, NOW + 5), Claim("one", "lamp", 0, NOW + 9)
+    assert shown(build(rows, {"lamp": early, "one__lamp": late})) == ["one__lamp"]
+
+
+def test_the_tools_of_a_tool_server_stay_listed_for_its_grace() -> None:
+    rows = {"one": offline("lamp", NOW - GRACE + 1), "two": offline("fan", NOW - GRACE)}
+    built = build(rows, {**claims_of("one", "lamp", NOW + 9), **claims_of("two", "fan", NOW + 9)})
+    assert shown(built) == ["lamp"]
+    assert built.listed_until_ms == NOW + 1
+    assert built.routes["fan"] == Route("two", "fan"), "a call can still say who is missing"
+
+
+def test_the_first_grace_to_end_is_told() -> None:
+    rows = {"one": offline("a", NOW - 5), "two": offline("b", NOW - 9), "three": up("c")}
+    assert build(rows).listed_until_ms == NOW - 9 + GRACE
+
+
+def test_a_handshake_is_seen_and_lists_nothing() -> None:
+    built = build({"~c1": Row("handshake", "w1", "c1", NOW - 50)})
+    assert built.has_handshakes
+    assert built.handshakes_since(NOW - 50)
+    assert not built.handshakes_since(NOW - 49)
+    assert shown(built) == []
+    assert built.missing == frozenset()
+
+
+def test_a_tool_set_that_nobody_could_give_is_named() -> None:
+    built = build({"one": up("lamp"), "two": up("fan"), "gone": offline("x", 0)}, missing=["fan", "x"])
+    assert built.missing == {"fan"}
+    assert shown(built) == ["one__lamp"]
+
+
+# Pages
+
+
+def many(count: int) -> Catalog:
+    names = " ".join(f"tool_{number:03}" for number in range(count))
+    return build({"one": up(names)}, claims_of("one", names), page_bytes=1024)
+
+
+def test_pages_follow_each_other_by_cursor_to_the_end() -> None:
+    built = many(50)
+    names, cursor = [], None
+    for _ in range(len(built.pages)):
+        page = built.page(cursor)
+        assert page is not None
+        assert len(page) <= 1024
+        content = orjson.loads(page)
+        names += [tool["name"] for tool in content["tools"]]
+        cursor = content.get("nextCursor")
+    assert cursor is None
+    assert names == [f"tool_{number:03}" for number in range(50)]
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "1", "page-", "page-0", "page--1", "page-1.5", "page-x", "page-1234567", "page- 1", "Page-1"],
+    ids=repr,
+)
+def test_a_cursor_that_never_was_one_names_no_page(cursor: str) -> None:
+    assert many(50).page(cursor) is None
+
+
+def test_a_cursor_behind_the_end_names_an_empty_page() -> None:
+    """The list has shrunk since the robot began to read it."""
+    assert many(3).page("page-7") == b'{"tools":[]}'
+
+
+def test_a_tool_too_large_for_any_page_is_left_out_and_named() -> None:
+    small, large = (b'{"a":1}', b'"' + b"x" * 1000 + b'"')
+    pages, omitted = catalog.paginate([("a", small), ("b", large), ("c", small)], 1024)
+    assert pages == (b'{"tools":[{"a":1},{"a":1}]}',)
+    assert omitted == ("b",)
+    assert catalog.paginate([("b", large)], 1024) == ((b'{"tools":[]}',), ("b",))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(2, 1200), max_size=30), st.integers(600, 1500))
+def test_pages_are_valid_bounded_and_complete(sizes: list[int], page_bytes: int) -> None:
+    texts = [(str(number), b'"' + b"x" * (size - 2) + b'"') for number, size in enumerate(sizes)]
+    pages, omitted = catalog.paginate(texts, page_bytes)
+    assert all(len(page) <= page_bytes - 128 for page in pages)
+    told = [tool for page in pages for tool in orjson.loads(page)["tools"]]
+    assert told == [orjson.loads(text) for name, text in texts if name not in omitted]
+    assert ["nextCursor" in orjson.loads(page) for page in pages] == [True] * (len(pages) - 1) + [False]
