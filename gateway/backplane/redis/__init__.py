@@ -1,0 +1,147 @@
+"""The backplane on Redis or Valkey: the only package that talks to it.
+
+`connector` makes connections, `link` sends commands in batches, `outbox` gathers what goes to other workers,
+`subscriber` hears; `directory`, `ledger` and `membership` say in these terms what `gateway.backplane.base` promises.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from gateway.backplane.base import BackplaneUnavailable, Listener
+from gateway.backplane.envelope import EnvelopeError, decode
+from gateway.backplane.keys import Keys, Lifetimes
+from gateway.backplane.redis.connector import Connector
+from gateway.backplane.redis.core import Tools
+from gateway.backplane.redis.ledger import Ledger
+from gateway.backplane.redis.link import Link
+from gateway.backplane.redis.membership import Membership
+from gateway.backplane.redis.outbox import Outbox
+from gateway.backplane.redis.subscriber import Subscriber
+
+__all__ = ["RedisBackplane", "RedisOptions"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RedisOptions:
+    """What can be set of the Redis backplane."""
+
+    prefix: str = "mcpgw:"
+    timeout_seconds: float = 2.0
+    """How long Redis may leave us without any reply before the connection counts as lost."""
+    patience_seconds: float = 2.0
+    """How long commands wait for a lost connection to come back."""
+    ping_seconds: float = 1.0
+    """How often a silent subscriber connection is pinged; it is given up when three stay unanswered."""
+    lifetimes: Lifetimes = field(default_factory=Lifetimes)
+    seen_limit: int = 128
+    """How many tool servers of an agent are remembered after they have gone."""
+
+
+class RedisBackplane(Membership, Ledger):
+    """One worker's access to Redis. See `gateway.backplane.base.Backplane`.
+
+    Raises ValueError where the URL can't be used; its text is for people and has nothing secret in it.
+    """
+
+    is_shared = True
+
+    def __init__(self, url: str, worker_id: str, options: RedisOptions | None = None) -> None:
+        options = options or RedisOptions()
+        keys, lifetimes = Keys(options.prefix), options.lifetimes
+        self._connector = Connector(url, f"mcpgw:{worker_id}", options.timeout_seconds)
+        link = Link(self._connector, patience_seconds=options.patience_seconds)
+        super().__init__(
+            Tools(
+                worker_id=worker_id,
+                link=link,
+                outbox=Outbox(link, keys, worker_id, spare_ms=lifetimes.call_spare_ms),
+                subscriber=Subscriber(
+                    self._connector,
+                    [keys.mailbox(worker_id), keys.ctl],
+                    on_message=self._on_message,
+                    on_gap=self._on_gap,
+                    ping_seconds=options.ping_seconds,
+                ),
+                keys=keys,
+                lifetimes=lifetimes,
+                seen_limit=options.seen_limit,
+            )
+        )
+        self._mailbox, self._ctl = keys.mailbox(worker_id).encode(), keys.ctl.encode()
+        self._listener: Listener | None = None
+
+    def __repr__(self) -> str:
+        state = "connected" if self.is_connected else self.trouble
+        return f"<RedisBackplane {self.worker_id} [{self._connector.where} | {state}]>"
+
+    @property
+    def is_connected(self) -> bool:
+        return self._link.up.is_set() and self._subscriber.up.is_set()
+
+    @property
+    def trouble(self) -> str:
+        return self._link.trouble or self._subscriber.trouble
+
+    @asynccontextmanager
+    async def session(self, listener: Listener) -> AsyncGenerator[None, None]:
+        failure: Exception | None = None
+        self._link.tried.clear()
+        self._subscriber.tried.clear()
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(self._link.run()), tasks.create_task(self._subscriber.run())]
+            try:
+                self._listener = listener
+                await self._connect()
+                yield
+            except Exception as error:  # noqa: BLE001 - kept, since the group would wrap it; raised again below
+                failure = error
+            finally:
+                self._listener = None
+                await self._flush()
+                for task in running:
+                    task.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _connect(self) -> None:
+        """Both connections, at the first try: what is wrong now is the best answer to somebody who waits for it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * self._connector.timeout_seconds):
+                await self._link.tried.wait()
+                await self._subscriber.tried.wait()
+        if not self.is_connected:
+            raise BackplaneUnavailable(f"无法连接 Redis / can't connect to {self.trouble}")
+
+    async def _flush(self) -> None:
+        """What was asked for until now still goes out, if Redis is there."""
+        if self._link.up.is_set():
+            with suppress(BackplaneUnavailable, TimeoutError):
+                async with asyncio.timeout(self._connector.timeout_seconds):
+                    await self._call("PING")
+
+    def _on_gap(self) -> None:
+        if self._listener is not None:
+            self._listener.on_gap()
+
+    def _on_message(self, channel: bytes, message: bytes) -> None:
+        if self._listener is None:
+            return
+        if channel in (self._mailbox, self._ctl):
+            self._on_mail(self._listener, channel, message)
+            return
+        agent = self._watched.get(channel)
+        if agent is not None and message.isdigit():
+            self._listener.on_catalog(agent, int(message))
+
+    def _on_mail(self, listener: Listener, channel: bytes, message: bytes) -> None:
+        try:
+            for envelope in decode(message):
+                if channel == self._mailbox or envelope.sender != self.worker_id:
+                    listener.on_envelope(envelope)
+        except EnvelopeError as error:
+            logger.warning("a message on %s is no envelope: %s", channel.decode("utf-8", "replace"), error)

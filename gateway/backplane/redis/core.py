@@ -1,0 +1,83 @@
+"""What the parts of the Redis backplane share: the link, the keys, and the time as Redis has it."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from gateway.backplane.keys import Keys, Lifetimes
+from gateway.backplane.redis.link import Command, Link
+from gateway.backplane.redis.outbox import Outbox
+from gateway.backplane.redis.subscriber import Subscriber
+
+Part = TypeVar("Part")
+
+SLICE = 512
+"""How many commands are sent before their replies are awaited, where there may be very many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a backplane is made of."""
+
+    worker_id: str
+    link: Link
+    outbox: Outbox
+    subscriber: Subscriber
+    keys: Keys
+    lifetimes: Lifetimes
+    publish: str = "PUBLISH"
+    seen_limit: int = 128
+    monotonic: Callable[[], float] = time.monotonic
+
+
+class Core:
+    """The base of the parts."""
+
+    def __init__(self, tools: Tools) -> None:
+        self.worker_id = tools.worker_id
+        self._tools = tools
+        self._link, self._outbox, self._subscriber = tools.link, tools.outbox, tools.subscriber
+        self._keys, self._lifetimes = tools.keys, tools.lifetimes
+        self._offset_ms = time.time() * 1000 - self._monotonic_ms
+
+    @property
+    def _monotonic_ms(self) -> float:
+        return self._tools.monotonic() * 1000
+
+    @property
+    def now_ms(self) -> int:
+        """Redis time, kept going by this machine's monotonic clock since Redis last told it."""
+        return int(self._monotonic_ms + self._offset_ms)
+
+    def _learn_time(self, now_ms: int) -> None:
+        self._offset_ms = now_ms - self._monotonic_ms
+
+    async def _call(self, *words: Any, is_repeatable: bool = True) -> Any:
+        """One command's reply. Raises BackplaneUnavailable."""
+        (reply,) = await self._link.call(Command(words, is_repeatable=is_repeatable))
+        return reply
+
+    async def _call_all(self, commands: Iterable[Sequence[Any]]) -> list[Any]:
+        """The replies of commands that may be repeated, sent in slices. Raises BackplaneUnavailable."""
+        replies: list[Any] = []
+        for part in sliced(commands):
+            replies += await self._link.call(*(Command(tuple(words), is_repeatable=True) for words in part))
+        return replies
+
+
+def sliced(items: Iterable[Part], size: int = SLICE) -> Iterable[list[Part]]:
+    """The items in lists of at most `size`."""
+    left = iter(items)
+    while part := list(islice(left, size)):
+        yield part
+
+
+def paired(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """A reply of alternating names and values."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def text_of(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

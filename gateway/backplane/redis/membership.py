@@ -1,0 +1,88 @@
+"""Leases, the list of workers, what each must be cleaned of, and the event log, in Redis."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from gateway.backplane import rows
+from gateway.backplane.base import Beat, WorkerRow
+from gateway.backplane.envelope import Envelope, encode
+from gateway.backplane.redis.core import paired, text_of
+from gateway.backplane.redis.directory import Directory
+from gateway.backplane.redis.link import Command, Rejected, Unanswered, script_command
+
+_FORGET_MS = 3_600_000
+_EVENTS = 10_000
+
+
+class Membership(Directory):
+    """See `gateway.backplane.base.Membership`."""
+
+    _is_beat_unsure = False
+    """A beat's reply was lost, and with it perhaps the news that the lease had not been there."""
+
+    async def beat(self, row: WorkerRow, lease_seconds: float) -> Beat:
+        lease_ms = int(lease_seconds * 1000)
+        fields = [word for pair in rows.dump_worker(row).items() for word in pair]
+        keys = [self._keys.worker(self.worker_id), self._keys.owned(self.worker_id)]
+        args = [self.worker_id, lease_ms, self._lifetimes.workers_ms]
+        try:
+            (fresh, now_ms), listed = await self._link.call(
+                script_command("beat", keys, [lease_ms, self._lifetimes.owned_ms, *fields]),
+                script_command("announce", [self._keys.workers], args, is_repeatable=True),
+            )
+        except (Unanswered, Rejected):
+            self._is_beat_unsure = True
+            raise
+        self._learn_time(now_ms)
+        is_fresh, self._is_beat_unsure = bool(fresh) or self._is_beat_unsure, False
+        if is_fresh:
+            self._forget_toolsets()
+        workers = {text_of(name): int(float(score)) for name, score in paired(listed).items()}
+        await self._prune_workers({name: ms for name, ms in workers.items() if ms < now_ms - _FORGET_MS})
+        return Beat(is_fresh, now_ms, workers)
+
+    async def _prune_workers(self, listed: Mapping[str, int]) -> None:
+        """Take those off the list that are long dead and have nothing left to be cleaned of."""
+        keys = [(self._keys.worker(name), self._keys.owned(name)) for name in listed]
+        there = await self._call_all([("EXISTS", *both) for both in keys])
+        gone = [word for pair, count in zip(listed.items(), there, strict=True) if not count for word in pair]
+        if gone:
+            await self._link.call(script_command("prune", [self._keys.workers], gone, is_repeatable=True))
+
+    async def alive(self, workers: Collection[str]) -> set[str]:
+        asked = list(workers)
+        replies = await self._call_all([("EXISTS", self._keys.worker(worker)) for worker in asked])
+        return {worker for worker, count in zip(asked, replies, strict=True) if count}
+
+    async def owned(self, worker: str) -> list[tuple[str, str, str]]:
+        members = await self._call("SMEMBERS", self._keys.owned(worker))
+        return sorted(member for member in map(rows.load_member, members) if member is not None)
+
+    async def bury(self, worker: str, done: Collection[tuple[str, str, str]]) -> None:
+        owned = self._keys.owned(worker)
+        if done:
+            await self._call("SREM", owned, *(rows.dump_member(*member) for member in done))
+        (left,) = await self._call_all([("EXISTS", owned, self._keys.worker(worker))])
+        if not left:
+            await self._call("ZREM", self._keys.workers, worker)
+
+    async def leave(self) -> None:
+        await self._call("DEL", self._keys.worker(self.worker_id))
+        self._subscriber.discard(self._keys.mailbox(self.worker_id))
+        self._subscriber.discard(self._keys.ctl)
+        bye = encode(Envelope("bye", sender=self.worker_id))
+        commands: list[tuple[Any, ...]] = [("PUBLISH", self._keys.ctl, bye)]
+        if await self._call("EXISTS", self._keys.owned(self.worker_id)):
+            commands.append(("ZADD", self._keys.workers, self.now_ms, self.worker_id))
+            commands.append(("PEXPIRE", self._keys.workers, self._lifetimes.workers_ms))
+        else:
+            commands.append(("ZREM", self._keys.workers, self.worker_id))
+        await self._call_all(commands)
+
+    async def event(self, kind: str, fields: Mapping[str, Any]) -> None:
+        words = [str(word) for pair in fields.items() for word in pair]
+        key = self._keys.events
+        added = ("XADD", key, "MAXLEN", "~", _EVENTS, "*", "kind", kind, "worker", self.worker_id, *words)
+        kept = ("PEXPIRE", key, self._lifetimes.events_ms)
+        # One write: the log must not be left without its TTL.
+        await self._link.call(Command(added), Command(kept, is_repeatable=True))

@@ -1,0 +1,24 @@
+"""The Lua scripts, one change of several keys each; every file's header names its slots."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+NAMES = ("announce", "answer", "beat", "commit", "dispatch", "note", "prune", "snapshot", "withdraw")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script: its text, and the digest by which Redis knows it once it was loaded."""
+
+    name: str
+    text: bytes
+    digest: str
+
+
+@cache
+def load(name: str) -> Script:
+    """The script of that name."""
+    text = files(__package__).joinpath(f"{name}.lua").read_bytes()
+    return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())

@@ -1,0 +1,1 @@
+"""One contract for both backplanes, and what only Redis can do."""

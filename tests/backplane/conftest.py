@@ -1,0 +1,71 @@
+"""Engines for the backplane's tests, each server started once; no test may leave a key without a time to live."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.backplane.keys import Keys
+from tests.backplane.cluster import Cluster, Engine, MemoryEngine, RedisEngine, kept_without_end
+from tests.support.redis_server import RedisServer, engines, running
+
+PROGRAMS = engines()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[dict[str, RedisServer]]:
+    """The servers that have been started so far, by engine name."""
+    started: dict[str, RedisServer] = {}
+    yield started
+    for server in started.values():
+        server.close()
+
+
+def _server(servers: dict[str, RedisServer], name: str) -> RedisServer:
+    if name not in servers:
+        servers[name] = RedisServer(PROGRAMS[name])
+        servers[name].start()
+    return servers[name]
+
+
+@pytest.fixture(params=list(PROGRAMS))
+def redis_engine(request: pytest.FixtureRequest, servers: dict[str, RedisServer]) -> Iterator[RedisEngine]:
+    """An empty Redis-compatible server, on every engine that is here."""
+    server = _server(servers, request.param)
+    with server.client() as client:
+        client.flushall()
+        yield RedisEngine(request.param, server, client)
+        assert kept_without_end(client, Keys().is_durable) == [], "keys without a time to live were left"
+
+
+@pytest.fixture(params=["memory", *PROGRAMS])
+def engine(request: pytest.FixtureRequest, servers: dict[str, RedisServer]) -> Iterator[Engine]:
+    """An empty store, of every kind."""
+    if request.param == "memory":
+        yield MemoryEngine()
+        return
+    server = _server(servers, request.param)
+    with server.client() as client:
+        client.flushall()
+        yield RedisEngine(request.param, server, client)
+        assert kept_without_end(client, Keys().is_durable) == [], "keys without a time to live were left"
+
+
+@pytest.fixture
+def cluster(engine: Engine) -> Cluster:
+    return Cluster(engine)
+
+
+@pytest.fixture
+def redis_cluster(redis_engine: RedisEngine) -> Cluster:
+    return Cluster(redis_engine)
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    """A server of the test's own, to be stopped, frozen or filled at will."""
+    with running(next(iter(PROGRAMS.values()))) as server:
+        yield server
+        if server.is_running:
+            server.thaw()
+            with server.client() as client:
+                assert kept_without_end(client, Keys().is_durable) == [], "keys without a time to live were left"
