@@ -1,0 +1,70 @@
+"""One live WebSocket, as the rest of the gateway sees it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+
+class Wire(Protocol):
+    """What a connection may do to its socket. `gateway.wire` puts it into `scope["extensions"]["gateway.wire"]`."""
+
+    def attach(self, on_frame: Callable[[bytes], None], *, max_bytes: int) -> None:
+        """Let every whole message (text or binary, fragments joined, not decoded) go straight to `on_frame`.
+
+        Comes after the ASGI accept, else RuntimeError. `on_frame` is called synchronously, never from within attach,
+        and reading is never paused. A message above `max_bytes` closes the connection with 1009; an exception out of
+        `on_frame` is logged and closes it with 1011. Called again, it replaces what was attached.
+        """
+        ...
+
+    def send(self, text: bytes) -> bool:
+        """Write one unfragmented text frame at once.
+
+        False if the socket is closed or closing, and if it had to be dropped because more than the outbox bound was
+        waiting unread (then `is_slow` is True). True promises only that the frame is on its way.
+        """
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake; the reason is cut to the 123 bytes of UTF-8 that fit in a close frame.
+
+        The socket is gone at most `close_seconds` later, whether the peer answers, reads, or does neither. A second
+        call does nothing.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Drop the socket now, without a closing handshake and without what was still to be sent."""
+        ...
+
+    @property
+    def outbox_bytes(self) -> int:
+        """How many bytes wait for the peer to read."""
+        ...
+
+    @property
+    def is_slow(self) -> bool:
+        """True once the socket was dropped because the peer did not read."""
+        ...
+
+
+class Kind(Enum):
+    """Which of the two peers dialled in; the value is the last part of the path."""
+
+    TOOL_SERVER = "mcp"
+    ROBOT = "call"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Connection:
+    """A peer's socket and what is known of it from its handshake. `id` is unique in the cluster, for ever."""
+
+    id: str
+    kind: Kind
+    agent: str
+    wire: Wire
+    address: str
+    opened_ms: int
+    server_id: str = ""
+    """What a tool server asked to be called; empty: the gateway chooses."""

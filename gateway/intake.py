@@ -1,0 +1,231 @@
+"""HTTP as the gateway needs it: uvicorn's protocol with a bound on everything that comes before the app.
+
+A request has `header_seconds` to arrive whole and `header_bytes` for its head; what takes longer or more is answered
+408, 413 or 431 and closed, and one line is logged. Any response that the peer does not read is dropped. A WebSocket
+handshake is handed to `gateway.wire` together with the bytes that an eager peer sent right behind it.
+"""
+
+import asyncio
+import logging
+from asyncio import TimerHandle
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from gateway.settings import Settings
+from gateway.wire import quiet
+
+BODY_BYTES_MAX = 64 * 1024
+"""No endpoint reads a body; this leaves room for clients that send a small one regardless."""
+PIPELINE_MAX = 16
+"""Requests of one socket that wait for an answer; a whole packet of tiny ones would start thousands."""
+
+log = logging.getLogger(__name__)
+
+
+class _Refusal(Exception):
+    """Raised in a callback of the parser, to stop it: the request is to be answered so instead."""
+
+    def __init__(self, status: HTTPStatus, text: str) -> None:
+        self.status = status
+        self.text = text
+
+
+_INVALID = _Refusal(HTTPStatus.BAD_REQUEST, "不是有效的 HTTP 请求 / not a valid HTTP request")
+
+
+class GatewayHttpProtocol(HttpToolsProtocol):
+    """One socket until it is upgraded or closed. `gateway.server.make_protocols` gives it its settings."""
+
+    settings: Settings
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = quiet
+        self.access_log = False
+        self._is_in_head = True
+        self._is_taken = False  # the app has the request whose bytes are coming
+        self._is_deaf = False  # refused or answered for good: what still comes is thrown away
+        self._heads = 0
+        self._raw_bytes = 0  # of the current head, as received
+        self._parsed_bytes = 0  # of the current head, as the parser told
+        self._body_bytes = 0
+        self._deadline: TimerHandle | None = None  # of the request, then of the closing
+        self._stalled: TimerHandle | None = None  # while the peer doesn't read
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        if len(self.connections) > 2 * self.settings.connections:
+            transport.abort()  # half of them may be on their way in or out; an answer would cost more than it is worth
+        else:
+            self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_deadline()
+        self._forget_stall()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """Let the transport close, but not wait for ever for what the peer has yet to read."""
+        self._abort_later()
+
+    # Bounds on what comes in
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
+        self._unset_keepalive_if_required()
+        if self._deadline is None:
+            self._await_request()
+        head = self._heads if self._is_in_head else None
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause if isinstance(cause, _Refusal) else _INVALID)
+        else:
+            self._weigh(head, len(data))
+
+    def _weigh(self, head: int | None, size: int) -> None:
+        """Count what was received of a head that is still not complete: the parser tells of whole headers only."""
+        if self._is_in_head and head == self._heads:
+            self._raw_bytes += size
+            if self._raw_bytes > self.settings.header_bytes:
+                self._refuse(self._head_too_large())
+
+    def _count(self, size: int) -> None:
+        self._parsed_bytes += size
+        if self._parsed_bytes > self.settings.header_bytes:
+            raise self._head_too_large()
+
+    def _head_too_large(self) -> _Refusal:
+        limit = self.settings.header_bytes
+        text = f"请求头超过 {limit} 字节 / request head above {limit} bytes"
+        return _Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, text)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_taken = False
+        self._raw_bytes = self._parsed_bytes = self._body_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._count(len(name) + len(value) + 4)
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._heads += 1
+        if len(self.pipeline) >= PIPELINE_MAX:
+            raise _Refusal(HTTPStatus.TOO_MANY_REQUESTS, "未等回答就发来太多请求 / too many requests without waiting")
+        super().on_headers_complete()
+        self._is_taken = True
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > BODY_BYTES_MAX:
+            text = f"请求体超过 {BODY_BYTES_MAX} 字节 / request body above {BODY_BYTES_MAX} bytes"
+            raise _Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._is_in_head = True
+        self._forget_deadline()
+
+    def _await_request(self) -> None:
+        self._set_deadline(self.settings.header_seconds, self._be_late)
+
+    def _be_late(self) -> None:
+        seconds = self.settings.header_seconds
+        text = f"请求未在 {seconds:g} 秒内到齐 / request not complete within {seconds:g} s"
+        self._refuse(_Refusal(HTTPStatus.REQUEST_TIMEOUT, text))
+
+    # The handshake
+
+    def _upgrade(self, rest: bytes) -> None:
+        if not self._should_upgrade():
+            # Some other upgrade was offered: the request is answered as if it were not, and nothing may follow it.
+            self._is_deaf = True
+            self.cycle.keep_alive = False
+        elif self._is_answering():
+            self.transport.abort()  # the answer to an earlier request would run into the WebSocket
+        else:
+            self._forget_deadline()
+            self._forget_stall()
+            self.handle_websocket_upgrade()
+            if rest:
+                self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]  # ours, just set
+
+    # Endings
+
+    def _is_answering(self) -> bool:
+        cycle = cast(RequestResponseCycle | None, self.cycle)
+        return cycle is not None and not cycle.response_complete
+
+    def _refuse(self, refusal: _Refusal) -> None:
+        """Answer in the app's place and close; just close where an answer has already begun."""
+        log.info("HTTP 请求被拒绝 / HTTP request refused: %d, %s, peer %s", refusal.status, refusal.text, self.client)
+        self._is_deaf = True
+        if self.transport.is_closing():
+            return
+        if self._is_answering():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started or self.pipeline:
+                self.transport.abort()
+                return
+        if not self._is_taken or not self.cycle.response_complete:  # else what is late or long was answered already
+            body = refusal.text.encode() + b"\n"
+            head = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+            self.transport.write(STATUS_LINE[refusal.status] + head % len(body) + body)
+        # Closed for writing only: with unread bytes in the kernel, close() would reset the peer before it reads this.
+        self._set_deadline(self.settings.close_seconds, self.transport.abort)
+        self.transport.write_eof()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._abort_later()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._abort_later()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing():
+            self._abort_later()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self.settings.pong_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._forget_stall()
+
+    def _abort_later(self) -> None:
+        self._set_deadline(self.settings.close_seconds, self.transport.abort)
+
+    def _set_deadline(self, seconds: float, action: Callable[[], None]) -> None:
+        self._forget_deadline()
+        self._deadline = self.loop.call_later(seconds, action)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _forget_stall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None

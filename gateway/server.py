@@ -1,0 +1,214 @@
+"""uvicorn's server, with the gateway's protocols, its own end, and exit code 0 for an end that was asked for.
+
+*The end.* On SIGTERM or SIGINT the listener closes first, then `on_shutdown` runs while every connection still works,
+then what is left is closed and the app's lifespan shut down. All of it together takes at most `close_seconds` and two
+seconds more, whatever the peers, the hook or the app do; a second Ctrl-C ends it at once. uvicorn's own `shutdown`
+does the same with pauses of 100 ms, but closes every WebSocket first and waits for peers that read nothing.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from asyncio import Timeout
+from collections.abc import Awaitable, Callable, Iterator
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
+
+from gateway.intake import GatewayHttpProtocol
+from gateway.listening import BACKLOG, ListenError, listen
+from gateway.settings import Settings
+from gateway.wire import GatewayWebSocketProtocol
+
+LIFESPAN_SECONDS = 1
+"""Of the two seconds beyond `close_seconds`, for the app's lifespan to say goodbye."""
+TICK_SECONDS = 0.1
+"""uvicorn's: it counts ten to the second, at which the Date header is renewed."""
+
+log = logging.getLogger(__name__)
+
+OnShutdown = Callable[[], Awaitable[None]]
+
+
+def make_protocols(settings: Settings) -> tuple[type[GatewayHttpProtocol], type[GatewayWebSocketProtocol]]:
+    """Return the classes for uvicorn's `http` and `ws`: it makes them itself, so the settings are in the class."""
+    given = settings
+
+    class Http(GatewayHttpProtocol):
+        settings = given
+
+    class WebSocket(GatewayWebSocketProtocol):
+        settings = given
+
+    return Http, WebSocket
+
+
+def make_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """Return uvicorn's configuration, loaded, with every default that matters here set explicitly."""
+    http, websocket = make_protocols(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http=http,
+        ws=websocket,
+        ws_max_size=settings.frame_bytes,
+        ws_ping_interval=settings.ping_seconds,
+        ws_ping_timeout=settings.pong_seconds,
+        ws_per_message_deflate=False,
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        workers=1,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+    )
+    config.load()
+    config.loaded_app = app  # without uvicorn's tracer, which would print query strings, and so tokens
+    return config
+
+
+class GatewayServer(uvicorn.Server):
+    """One worker's server. `run` for a process; `serve` inside a running loop, then with `takes_signals=False`."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        *,
+        on_shutdown: OnShutdown,
+        on_started: Callable[[], None] | None = None,
+        takes_signals: bool = True,
+    ) -> None:
+        super().__init__(make_config(app, settings))
+        self._close_seconds = settings.close_seconds
+        self._on_shutdown = on_shutdown
+        self._on_started = on_started
+        self._takes_signals = takes_signals
+        self._stopping = asyncio.Event()
+        self._bound: Timeout | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def stop(self) -> None:
+        """Begin the end, as SIGTERM does."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started and self._on_started is not None:
+            self._on_started()
+
+    async def main_loop(self) -> None:
+        ticks = 0
+        try:
+            while not await self.on_tick(ticks):
+                ticks += 1
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TICK_SECONDS):
+                        await self._stopping.wait()
+        except BaseException:
+            self._drop()  # cancelled, without a shutdown: uvloop waits for ever at its end for sockets left open
+            raise
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info("正在关闭 / shutting down")
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        seconds = 0.0 if self.force_exit else self._close_seconds + LIFESPAN_SECONDS + 1
+        try:
+            async with asyncio.timeout(seconds) as self._bound:
+                await self._call_hook()
+                await self._close_connections()
+                await self.lifespan.shutdown()
+        except TimeoutError:
+            log.warning("未能按时结束，强制退出 / did not end in time, forced")
+        finally:
+            self._bound = None
+            self._drop()
+
+    async def _call_hook(self) -> None:
+        try:
+            async with asyncio.timeout(self._close_seconds):
+                await self._on_shutdown()
+        except Exception:
+            log.exception("关闭前的收尾出错 / the work before closing failed")
+
+    async def _close_connections(self) -> None:
+        """Close what the hook has left, and wait for the app's tasks; drop and cancel those that take too long."""
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        end = self._bound.when() if self._bound is not None else None
+        assert end is not None
+        try:
+            async with asyncio.timeout_at(end - LIFESPAN_SECONDS):
+                while state.connections or state.tasks:  # noqa: ASYNC110  # uvicorn's sets, which ring no bell
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            log.warning("%d 个任务被取消 / %d tasks are cancelled", len(state.tasks), len(state.tasks))
+            self._drop()
+            for task in list(state.tasks):
+                task.cancel()
+
+    def _drop(self) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if not self._takes_signals:
+            yield
+            return
+        with super().capture_signals():
+            yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._captured_signals.clear()  # uvicorn would raise them again at the end: death by signal, not exit code 0
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._stopping.set()
+        if self.force_exit and self._bound is not None and not self._bound.expired():
+            self._bound.reschedule(0.0)
+
+
+def serve(
+    app: ASGIApp,
+    settings: Settings,
+    *,
+    on_shutdown: OnShutdown,
+    sockets: list[socket.socket] | None = None,
+    on_started: Callable[[], None] | None = None,
+) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code: 0 after such an end, 3 if the start failed.
+
+    `sockets` are bound already, by a supervisor that shares the port between workers. `on_started` runs once
+    connections are taken.
+    """
+    server = GatewayServer(app, settings, on_shutdown=on_shutdown, on_started=on_started)
+    try:
+        sockets = sockets or [listen(settings.host, settings.port)]
+        server.run(sockets=sockets)
+    except ListenError as trouble:
+        log.error("%s", trouble)
+        return STARTUP_FAILURE
+    except SystemExit:
+        return STARTUP_FAILURE  # the lifespan failed to start; uvicorn has logged why
+    except KeyboardInterrupt:
+        return 0  # Ctrl-C before the server took the signals
+    finally:
+        for sock in sockets or ():
+            sock.close()
+    return 0

@@ -1,0 +1,158 @@
+"""The handshake: spelled as an ESP32 compares it, patient with eager peers, impatient with the app."""
+
+import asyncio
+import logging
+
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.peers.raw import PING, PONG, TEXT, RawSocket, masked_frame
+from tests.support.waiting import wait_until
+from tests.wire.little_app import EAGER_BYTES, handshake, running
+
+SECRET = "c2VjcmV0LXRva2Vu"
+
+
+async def test_the_answer_is_spelled_canonically() -> None:
+    async with running() as site:
+        peer, _ = await site.raw()
+        assert peer.status_line == "HTTP/1.1 101 Switching Protocols"
+        names = [line.partition(": ")[0] for line in peer.header_lines]
+        assert {"Upgrade", "Connection", "Sec-WebSocket-Accept"} <= set(names)
+        assert "server" not in {name.lower() for name in names}
+        await peer.close()
+
+
+async def test_the_subprotocol_is_the_one_that_the_app_chose() -> None:
+    async with running() as site:
+        async with connect(site.url("/echo"), subprotocols=["other", "mcp"]) as client:  # type: ignore[list-item]
+            assert client.subprotocol == "mcp"
+        async with connect(site.url("/echo")) as client:
+            assert client.subprotocol is None
+
+
+async def test_compression_is_not_negotiated() -> None:
+    async with running() as site, connect(site.url("/echo"), compression="deflate") as client:
+        assert client.response is not None
+        assert "Sec-WebSocket-Extensions" not in client.response.headers
+
+
+async def test_frames_in_the_packet_of_the_handshake_are_not_lost() -> None:
+    async with running() as site:
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+            writer.write(handshake("/echo") + masked_frame(PING, b"early") + masked_frame(TEXT, b"eager"))
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 101")
+            assert await reader.readexactly(7) == bytes([0x80 | PONG, 5]) + b"early"
+            assert await reader.readexactly(7) == bytes([0x80 | TEXT, 5]) + b"eager"
+        writer.close()
+
+
+async def test_frames_sent_before_the_app_accepts_are_not_lost() -> None:
+    async with running() as site:
+        peer = RawSocket(site.url("/wait"))
+        await peer.connect()
+        await peer.send_upgrade()
+        await peer.send_text(b"eager")
+        site.released.set()
+        async with asyncio.timeout(5):
+            assert (await peer.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        assert (await peer.read_data()).payload == b"eager"
+        await peer.close()
+
+
+async def test_a_large_frame_right_behind_the_accept_is_not_taken_for_a_flood() -> None:
+    async with running() as site:
+        peer, session = await site.raw("/eager")
+        await wait_until(lambda: len(session.frames) == 1, "the frame is there")
+        assert len(session.frames[0]) == EAGER_BYTES
+        assert session.ended is None
+        await peer.close()
+
+
+async def test_a_refusal_before_the_upgrade_is_plain_http() -> None:
+    async with running() as site:
+        answer = await site.ask(handshake("/refuse"))
+        assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+        assert answer.endswith(b"\r\n\r\nno")
+        await site.until_empty()
+
+
+async def test_an_unknown_path_is_refused_and_the_server_lives_on() -> None:
+    async with running() as site:
+        assert (await site.ask(handshake("/nowhere"))).split()[1] in (b"403", b"404")
+        await site.until_empty()
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        pytest.param("Sec-WebSocket-Key: again", b"400", id="two keys"),
+        pytest.param("Content-Length: 5", b"400", id="a body"),
+        pytest.param("X: " + "x" * 9000, b"431", id="a long line"),
+    ],
+)
+async def test_a_bad_handshake_is_answered_and_closed(line: str, status: bytes) -> None:
+    async with running() as site:
+        assert (await site.ask(handshake("/echo", line))).split()[1] == status
+        await site.until_empty()
+
+
+async def test_what_follows_a_bad_handshake_is_thrown_away() -> None:
+    async with running() as site, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(handshake("/echo", "Content-Length: 5") + b"hello")
+        assert (await reader.readuntil(b"\r\n\r\n")).split()[1] == b"400"
+        writer.write(b"more")
+        writer.write(b"and more")
+        await reader.read()
+        writer.close()
+        await site.until_empty()
+
+
+async def test_an_app_that_does_not_answer_the_handshake_costs_a_503() -> None:
+    async with running(header_seconds=0.1) as site:
+        answer = await site.ask(handshake("/never"))
+        assert answer.split()[1] == b"503"
+        assert b"Retry-After" in answer
+        assert (await site.sessions[0].until_ended())[0] == 1006
+        await site.until_empty()
+
+
+async def test_an_app_that_accepts_too_late_is_told_that_the_peer_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(header_seconds=0.1) as site:
+        assert (await site.ask(handshake("/wait"))).split()[1] == b"503"
+        site.released.set()
+        await site.until_empty()
+        assert "Exception" not in caplog.text
+
+
+async def test_a_peer_that_leaves_before_the_accept_raises_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as site:
+        peer = RawSocket(site.url("/wait"))
+        await peer.connect()
+        await peer.send_upgrade()
+        await wait_until(lambda: site.sockets == 1, "the handshake has arrived")
+        await peer.close()
+        await site.until_empty()
+        site.released.set()
+    assert "Exception" not in caplog.text
+    assert "Task" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/echo", "/refuse", "/crash", "/nowhere", "/health"])
+async def test_the_query_never_reaches_a_log(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    for name in ("uvicorn.error", "uvicorn.access", "websockets"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    async with running() as site:
+        peer = RawSocket(site.url(f"{path}?token={SECRET}"))
+        await peer.connect()
+        await peer.send_upgrade()
+        async with asyncio.timeout(5):
+            await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.close()
+        await site.until_empty()
+    assert "Finished server process" in caplog.text  # the log was listened to
+    assert SECRET not in caplog.text

@@ -1,0 +1,166 @@
+"""Peers that read nothing, answer nothing or send for ever: dropped within a bound, unnoticed by everybody else."""
+
+import asyncio
+import socket
+from typing import cast
+
+import pytest
+
+from gateway.wire import SLOW_REASON, GatewayWebSocketProtocol
+from tests.peers.raw import CLOSE, PING, PONG, masked_frame
+from tests.support.waiting import wait_until
+from tests.wire.little_app import Session, Site, handshake, running
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+async def fill(session: Session, size: int = 256 * KIB) -> None:
+    """Send to a peer that reads nothing until the kernel takes no more."""
+    while session.wire.outbox_bytes == 0:
+        assert session.wire.send(b"x" * size)
+        await asyncio.sleep(0)
+
+
+async def test_a_peer_that_reads_nothing_is_dropped_at_the_outbox_bound() -> None:
+    async with running(outbox_bytes=MIB) as site:
+        peer, session = await site.stalled()
+        most = 0
+        while session.wire.send(b"x" * 100 * KIB):
+            most = max(most, session.wire.outbox_bytes)
+            await asyncio.sleep(0)
+        assert most <= MIB + 101 * KIB
+        assert session.wire.is_slow
+        assert session.wire.outbox_bytes <= MIB + 101 * KIB
+        assert await session.until_ended() == (1013, SLOW_REASON)
+        await site.until_empty()
+        assert not session.wire.send(b"more")
+        peer.close()
+
+
+async def test_others_are_answered_while_a_peer_reads_nothing() -> None:
+    async with running(outbox_bytes=4 * MIB) as site:
+        peer, session = await site.stalled()
+        await fill(session)
+        other, _ = await site.raw()
+        await other.send_text(b"hello")
+        assert (await other.read_data()).payload == b"hello"
+        await other.close()
+        peer.close()
+
+
+async def test_a_peer_that_pings_and_reads_no_pong_is_dropped_at_the_outbox_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.wire.CONTROL_FRAMES_PER_SECOND", 10_000_000)
+    async with running(outbox_bytes=64 * KIB) as site:
+        peer, session = await site.stalled()
+        await fill(session, 64 * KIB)
+        await asyncio.get_running_loop().sock_sendall(peer, masked_frame(PING, b"x" * 125) * 2000)
+        assert await session.until_ended() == (1013, SLOW_REASON)
+        assert session.wire.is_slow
+        await site.until_empty()
+        peer.close()
+
+
+async def test_close_works_on_a_peer_that_reads_nothing() -> None:
+    async with running(outbox_bytes=64 * MIB) as site:
+        peer, session = await site.stalled()
+        await fill(session)
+        session.wire.close(1000, "bye")
+        assert await session.until_ended() == (1000, "bye")
+        await site.until_empty()
+        peer.close()
+
+
+async def test_close_works_on_a_peer_that_never_answers_it() -> None:
+    async with running() as site:
+        peer, session = await site.raw()
+        session.wire.close(1000, "bye")
+        assert (await peer.read_frame()).payload == b"\x03\xe8bye"
+        await site.until_empty()
+        await peer.close()
+
+
+async def test_a_peer_that_closes_but_reads_nothing_is_dropped() -> None:
+    async with running(outbox_bytes=64 * MIB) as site:
+        peer, session = await site.stalled()
+        await fill(session)
+        peer.send(masked_frame(CLOSE, b"\x03\xe8"))
+        assert (await session.until_ended())[0] == 1000
+        await site.until_empty()
+        peer.close()
+
+
+async def test_a_peer_that_half_closes_but_reads_nothing_is_dropped() -> None:
+    async with running(outbox_bytes=64 * MIB) as site:
+        peer, session = await site.stalled()
+        await fill(session)
+        peer.shutdown(socket.SHUT_WR)
+        assert (await session.until_ended())[0] == 1006
+        await site.until_empty()
+        peer.close()
+
+
+async def test_a_peer_that_answers_no_ping_is_closed_with_1011() -> None:
+    async with running(ping_seconds=0.05, pong_seconds=0.2) as site:
+        peer, session = await site.raw()
+        assert (await peer.read_frame()).opcode == PING
+        frame = await peer.read_frame()
+        assert (frame.opcode, frame.payload) == (CLOSE, b"\x03\xf3keepalive ping timeout")
+        assert await session.until_ended() == (1011, "keepalive ping timeout")
+        await site.until_empty()
+        await peer.close()
+
+
+async def test_a_peer_that_answers_no_ping_and_reads_nothing_is_dropped() -> None:
+    async with running(ping_seconds=0.05, pong_seconds=0.2, outbox_bytes=64 * MIB) as site:
+        peer, session = await site.stalled()
+        await fill(session)
+        assert await session.until_ended() == (1011, "keepalive ping timeout")
+        await site.until_empty()
+        peer.close()
+
+
+async def test_a_peer_that_answers_pings_stays() -> None:
+    async with running(ping_seconds=0.02, pong_seconds=2) as site:
+        peer, session = await site.raw()
+        for _ in range(10):
+            frame = await peer.read_frame()
+            assert frame.opcode == PING
+            await peer.send_frame(PONG, frame.payload)
+        assert session.ended is None
+        await peer.close()
+
+
+async def test_a_peer_in_the_middle_of_a_long_message_is_not_taken_for_dead() -> None:
+    async with running(ping_seconds=20, pong_seconds=20) as site:
+        peer, session = await site.raw()
+        timer = cast(GatewayWebSocketProtocol, session.wire)
+        timer.send_keepalive_ping()
+        await peer.write(masked_frame(1, b"x" * 100)[:50])
+        await peer.write(masked_frame(1, b"x" * 100)[50:])
+        await wait_until(lambda: len(session.frames) == 1, "the long message is there")
+        timer.keepalive_timeout()
+        assert session.wire.send(b"still open")
+        timer.keepalive_timeout()
+        assert await session.until_ended() == (1011, "keepalive ping timeout")
+        await peer.close()
+
+
+async def test_a_peer_that_floods_before_the_app_has_accepted_is_dropped() -> None:
+    async with running() as site:
+        peer, session = await site_flood(site)
+        assert (await session.until_ended())[0] == 1006
+        await site.until_empty()
+        peer.close()
+
+
+async def site_flood(site: Site) -> tuple[socket.socket, Session]:
+    peer = socket.create_connection(("127.0.0.1", site.port))
+    peer.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(peer, handshake("/never"))
+    await wait_until(lambda: len(site.sessions) == 1, "the app has the handshake")
+    await loop.sock_sendall(peer, masked_frame(1, b"x" * 70 * KIB))
+    return peer, site.sessions[0]
