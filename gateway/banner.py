@@ -1,0 +1,45 @@
+"""What the gateway says once at its start: the two URLs that people paste."""
+
+import socket
+
+from gateway import __version__, urls
+from gateway.settings import Settings
+
+
+def banner(settings: Settings) -> str:
+    """Return the text for standard output. It holds the key and a token: it must not go through logging."""
+    base = base_of(settings)
+    token = urls.paste_safe_token(urls.SINGLE_MODULE, settings.key[0])
+    lines = [
+        f"小智 MCP 网关 {__version__} / xiaozhi MCP gateway {__version__}",
+        "",
+        "  智控台参数 server.mcp_endpoint / the console's parameter server.mcp_endpoint:",
+        f"    {urls.health_url(base, settings.key[0])}",
+        "  单模块部署和桥接（智能体 single_module） / a bridge, or a xiaozhi-server without console (single_module):",
+        f"    {urls.bridge_url(base, token)}",
+        "",
+        "  其他智能体 / for other agents: mcp-gateway token --agent ID",
+        "  请勿泄露以上地址 / keep these URLs to yourself",
+    ]
+    lines += [f"  ! {warning}" for warning in urls.base_warnings(base)]
+    if not settings.public_url:
+        lines.append(
+            "  地址是猜的；在容器里或有域名时请设置 GATEWAY_PUBLIC_URL / "
+            "the address is a guess: set GATEWAY_PUBLIC_URL in a container, or if you have a name"
+        )
+    return "\n".join(lines) + "\n\n"
+
+
+def base_of(settings: Settings) -> str:
+    """Return the URL before `/mcp_endpoint` as others reach this gateway, as far as that can be known from here."""
+    return urls.base_url(settings.public_url, settings.host, settings.port, lan_address())
+
+
+def lan_address() -> str:
+    """Return this machine's address on the way to the outside, or 127.0.0.1. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address for documentation: only the route to it is looked up
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])

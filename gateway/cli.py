@@ -1,0 +1,208 @@
+"""The command `mcp-gateway`: serve, make tokens, check the installation.
+
+Nothing that takes long to import is imported before the command is known: `--help` and `token` answer at once.
+"""
+
+import argparse
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway import __version__
+from gateway.settings import Settings, env_name, specs
+
+_DESCRIPTION = """\
+小智 MCP 网关：工具服务器和小智端拨入，调用找到去路。
+The MCP gateway of the xiaozhi world: tool servers and robots dial in, calls find their way."""
+
+_EXAMPLES = """\
+示例 / examples:
+  mcp-gateway serve                          启动，端口 8004 / start on port 8004, no Redis needed
+  mcp-gateway serve --port 9000              换端口 / another port
+  mcp-gateway serve --workers 4 --redis-url redis://127.0.0.1:6379
+                                             四个进程，经 Redis 协作 / four processes that share a Redis
+  mcp-gateway token --agent single_module    令牌和网址 / a token, and the URLs to paste
+  mcp-gateway check                          检查配置和 Redis / is everything as it must be?
+
+设置 / settings: GATEWAY_* 环境变量或 .env，见 .env.example
+                 GATEWAY_* in the environment or in .env, all of them are in .env.example"""
+
+_CANNOT_START = 2  # as for a command line that can't be understood
+
+_log = logging.getLogger("gateway.cli")
+
+
+class _CannotStart(Exception):
+    """The text says why, for people."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 done, 1 a check failed, 2 it can't be done as asked."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without Chinese must not stop the start
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except _CannotStart as error:
+        sys.stderr.write(f"{str(error).rstrip()}\n")
+        return _CANNOT_START
+
+
+def _parser() -> argparse.ArgumentParser:
+    form: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser("mcp-gateway", description=_DESCRIPTION, epilog=_EXAMPLES, **form)
+    parser.add_argument("--version", action="version", version=f"mcp-gateway {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--env-file", type=Path, help="代替 .env 的文件 / read this file instead of ./.env")
+    common.add_argument("--redis-url", help="GATEWAY_REDIS_URL；会出现在进程列表里 / (visible in the process list)")
+
+    serve = commands.add_parser("serve", parents=[common], help="启动网关 / start the gateway", **form)
+    serve.description = "启动网关，直到 Ctrl-C 或 SIGTERM / Serve until Ctrl-C or SIGTERM."
+    serve.epilog = _EXAMPLES
+    serve.add_argument("--host", help="GATEWAY_HOST，监听地址 / address to listen on (0.0.0.0)")
+    serve.add_argument("--port", help="GATEWAY_PORT，端口 / port (8004; 0 takes a free one)")
+    serve.add_argument("--workers", help="GATEWAY_WORKERS，进程数 / processes (1; more need Redis)")
+    serve.set_defaults(run=_serve)
+
+    token = commands.add_parser("token", parents=[common], help="令牌和网址 / a token and the URLs to paste", **form)
+    token.description = "打印智能体的令牌和网址 / Print an agent's token, and the URLs that people paste."
+    token.add_argument("--agent", required=True, metavar="ID", help="智能体编号 / the agent's id")
+    token.add_argument("--json", action="store_true", help="给机器 / for machines")
+    token.set_defaults(run=_token)
+
+    check = commands.add_parser("check", parents=[common], help="检查配置和 Redis / check the installation", **form)
+    check.description = (
+        "检查配置和 Redis；0 = 可以启动，1 = 不能 / Check settings and Redis; exits 0 if usable, else 1."
+    )
+    check.add_argument("--json", action="store_true", help="给机器 / for machines")
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from gateway import logs
+    from gateway.listening import ListenError, listen, reserve
+
+    settings, warnings = _load(arguments)
+    logs.set_up(settings.log_level, settings.log_format)
+    for warning in warnings:
+        _log.warning(warning)
+    settings = _with_key(settings)
+    open_socket = listen if settings.workers == 1 else reserve
+    try:
+        opened = open_socket(settings.host, settings.port)
+    except ListenError as error:
+        raise _CannotStart(str(error)) from None
+    settings = dataclasses.replace(settings, port=opened.getsockname()[1])
+    if settings.workers > 1:
+        from gateway import supervisor
+        from gateway.banner import banner
+
+        sys.stdout.write(banner(settings))
+        sys.stdout.flush()
+        return supervisor.run(settings, os.environ)
+    from gateway import app
+
+    return app.run(settings, [opened], banner=True)
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    from gateway import urls
+    from gateway.banner import base_of
+
+    settings, warnings = _load(arguments)
+    settings = _with_key(settings)
+    base = base_of(settings)
+    try:
+        token = urls.paste_safe_token(arguments.agent, settings.key[0])
+    except ValueError as error:
+        raise _CannotStart(f"--agent: {error}") from None
+    answer = {
+        "agent": arguments.agent,
+        "token": token,
+        "bridge_url": urls.bridge_url(base, token),
+        "robot_url": urls.robot_url(base, token),
+        "health_url": urls.health_url(base, settings.key[0]),
+    }
+    for warning in dict.fromkeys([*warnings, *urls.base_warnings(base)]):
+        sys.stderr.write(f"! {warning}\n")
+    if arguments.json:
+        _write_json(answer)
+        return 0
+    sys.stdout.write(
+        f"智能体 / agent: {answer['agent']}\n"
+        f"令牌 / token:\n  {answer['token']}\n"
+        f"工具服务器和桥接，单模块的 mcp_endpoint / tool servers and bridges, and mcp_endpoint of a single module:\n"
+        f"  {answer['bridge_url']}\n"
+        f"小智端 / robots:\n  {answer['robot_url']}\n"
+        f"智控台参数 server.mcp_endpoint / the console's parameter server.mcp_endpoint:\n  {answer['health_url']}\n"
+    )
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from gateway import check
+    from gateway.configuration import SettingsError
+
+    try:
+        findings = check.examine(*_loaded(arguments))
+    except SettingsError as error:
+        findings = check.failed(error.problems, error.warnings)
+    if arguments.json:
+        _write_json(check.as_json(findings))
+    else:
+        sys.stdout.write(check.as_text(findings))
+    return 0 if check.is_usable(findings) else 1
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Settings, list[str]]:
+    from gateway.configuration import SettingsError
+
+    try:
+        return _loaded(arguments)
+    except SettingsError as error:
+        raise _CannotStart(str(error)) from None
+
+
+def _loaded(arguments: argparse.Namespace) -> tuple[Settings, list[str]]:
+    from gateway.configuration import load
+
+    cwd = Path.cwd()
+    flags = {env_name(name): value for name, value in vars(arguments).items() if name in specs() and value is not None}
+    env_file: Path | None = arguments.env_file
+    if env_file is None and (cwd / ".env").is_file():
+        env_file = cwd / ".env"
+    return load(dict(os.environ) | flags, dotenv=env_file, cwd=cwd)
+
+
+def _with_key(settings: Settings) -> Settings:
+    from gateway import keyfile
+
+    if settings.key:
+        return settings
+    directory = Path(settings.data_dir)
+    try:
+        key, is_new = keyfile.read_or_create(directory)
+    except keyfile.KeyFileError as error:
+        raise _CannotStart(str(error)) from None
+    if is_new:
+        sys.stderr.write(f"已生成密钥，保存在 {directory} / a key was generated and is kept in {directory}\n")
+    return dataclasses.replace(settings, key=(key,))
+
+
+def _write_json(value: dict[str, Any]) -> None:
+    import orjson
+
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""One worker of several on a machine: takes its settings from the supervisor, serves until told to stop.
+
+The settings come as one line of JSON on standard input, so that keys are in no argument list and no environment, and
+every worker has the same ones whenever it was started. The pipe stays open after that: when it ends, the supervisor is
+gone, and nobody would ever stop this worker.
+"""
+
+import dataclasses
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+import orjson
+
+from gateway import logs
+from gateway.listening import ListenError, listen
+from gateway.settings import Kind, Settings, specs
+
+
+def packed(settings: Settings) -> bytes:
+    """Return the settings as one line."""
+    return orjson.dumps(dataclasses.asdict(settings), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def unpacked(line: bytes) -> Settings:
+    """Return the settings of a line that `packed` made."""
+    values: dict[str, Any] = orjson.loads(line)
+    for name, spec in specs().items():
+        if spec.kind is Kind.LIST:
+            values[name] = tuple(values[name])  # JSON has no tuples
+    return Settings(**values)
+
+
+def main() -> int:
+    """Serve until SIGTERM; return the exit code."""
+    settings = unpacked(sys.stdin.buffer.readline())
+    logs.set_up(settings.log_level, settings.log_format)
+    from gateway import app  # here, so that it finds logging set up
+
+    try:
+        listening = listen(settings.host, settings.port, is_shared=True)
+    except ListenError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    threading.Thread(target=_stop_with_the_supervisor, name="lifeline", daemon=True).start()
+    return app.run(settings, [listening], banner=False)
+
+
+def _stop_with_the_supervisor() -> None:
+    # Past Python's buffer: its lock, held by a thread in the background, would abort the interpreter's own end.
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

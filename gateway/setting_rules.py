@@ -1,0 +1,63 @@
+"""What settings demand of each other, each demand with the sentence that explains it."""
+
+from collections.abc import Callable
+
+from gateway.settings import Settings
+
+_Rule = tuple[Callable[[Settings], bool], str]
+
+HOW_TO_MAKE_A_KEY = "openssl rand -hex 16    (python -c 'import secrets; print(secrets.token_hex(16))')"
+
+_RULES: tuple[_Rule, ...] = (
+    (
+        lambda s: s.workers == 1 or bool(s.redis_url),
+        "GATEWAY_WORKERS={0.workers} 需要 Redis，请设置 GATEWAY_REDIS_URL，例如 redis://127.0.0.1:6379；或只用 1 个 / "
+        "GATEWAY_WORKERS={0.workers} needs Redis between the workers: set GATEWAY_REDIS_URL, "
+        "for example redis://127.0.0.1:6379, or run 1 worker",
+    ),
+    (
+        lambda s: not s.redis_url or bool(s.key),
+        "用 Redis 时必须设置 GATEWAY_KEY，且所有进程相同；生成方法 / "
+        "with Redis GATEWAY_KEY is required, the same for every worker; make one with: " + HOW_TO_MAKE_A_KEY,
+    ),
+    (
+        lambda s: s.beat_seconds * 3 <= s.lease_seconds,
+        "GATEWAY_BEAT_SECONDS={0.beat_seconds:g} 的 3 倍不能超过 GATEWAY_LEASE_SECONDS={0.lease_seconds:g}，"
+        "否则错过两次心跳的进程会被当作死亡 / "
+        "three times GATEWAY_BEAT_SECONDS={0.beat_seconds:g} must fit into GATEWAY_LEASE_SECONDS={0.lease_seconds:g}, "
+        "else a worker that misses two beats is taken for dead",
+    ),
+    (
+        lambda s: s.redis_timeout_seconds * 2 <= s.lease_seconds,
+        "GATEWAY_REDIS_TIMEOUT_SECONDS={0.redis_timeout_seconds:g} 的 2 倍不能超过"
+        " GATEWAY_LEASE_SECONDS={0.lease_seconds:g}，否则一条慢命令就会丢掉租约 / "
+        "twice GATEWAY_REDIS_TIMEOUT_SECONDS={0.redis_timeout_seconds:g} must fit into "
+        "GATEWAY_LEASE_SECONDS={0.lease_seconds:g}, else one slow command costs the lease",
+    ),
+    (
+        lambda s: s.call_seconds <= s.call_max_seconds,
+        "GATEWAY_CALL_SECONDS={0.call_seconds:g} 不能超过 GATEWAY_CALL_MAX_SECONDS={0.call_max_seconds:g}，"
+        "那是任何调用的上限 / "
+        "GATEWAY_CALL_SECONDS={0.call_seconds:g} must not exceed GATEWAY_CALL_MAX_SECONDS={0.call_max_seconds:g}, "
+        "which ends every call",
+    ),
+    (
+        lambda s: s.outbox_bytes > max(s.result_bytes, s.robot_frame_bytes),
+        "GATEWAY_OUTBOX_BYTES={0.outbox_bytes} 必须大于 GATEWAY_RESULT_BYTES={0.result_bytes} 和"
+        " GATEWAY_ROBOT_FRAME_BYTES={0.robot_frame_bytes}，否则一条消息就会断开对方 / "
+        "GATEWAY_OUTBOX_BYTES={0.outbox_bytes} must be larger than GATEWAY_RESULT_BYTES={0.result_bytes} and "
+        "GATEWAY_ROBOT_FRAME_BYTES={0.robot_frame_bytes}, else a single message closes its receiver",
+    ),
+    (
+        lambda s: s.name_hold_seconds >= s.grace_seconds,
+        "GATEWAY_NAME_HOLD_SECONDS={0.name_hold_seconds:g} 不能小于 GATEWAY_GRACE_SECONDS={0.grace_seconds:g}，"
+        "否则还在列表里的工具名会被别人占用 / "
+        "GATEWAY_NAME_HOLD_SECONDS={0.name_hold_seconds:g} must not be less than "
+        "GATEWAY_GRACE_SECONDS={0.grace_seconds:g}, else others take the name of a tool that is still listed",
+    ),
+)
+
+
+def broken_rules(settings: Settings) -> list[str]:
+    """Return one sentence for people for each demand that the settings don't meet."""
+    return [sentence.format(settings) for is_met, sentence in _RULES if not is_met(settings)]

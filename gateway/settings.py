@@ -1,0 +1,299 @@
+"""Every setting of the gateway, each declared once: name, default, unit, range and reason.
+
+Theory of operation
+-------------------
+A setting `frame_bytes` is the environment variable `GATEWAY_FRAME_BYTES`. `.env.example` is generated from the
+declarations below (`python -m gateway.settings`), and `gateway.configuration` reads the values: the environment wins
+over `.env`, that over an existing `mcp-endpoint-server.cfg`, that over the defaults. The name ends in the unit.
+
+A `Settings` built directly is not checked: ranges guard what people type, and tests need times that nobody should.
+"""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from gateway.quantities import KIB, MIB, format_size
+from gateway.redaction import HIDDEN, redact
+
+ENV_PREFIX = "GATEWAY_"
+
+
+class Kind(Enum):
+    """How a setting is written. The value is its unit, for `.env.example`."""
+
+    TEXT = "文本 text"
+    LIST = "逗号分隔 comma-separated"
+    COUNT = "个 count"
+    SIZE = "字节 bytes (KiB, MiB)"
+    SECONDS = "秒 seconds"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What is known of one setting besides its name and default."""
+
+    kind: Kind
+    reason: str
+    low: float = -math.inf
+    high: float = math.inf
+    example: str = ""
+    choices: tuple[str, ...] = ()
+    is_secret: bool = False
+    """Never shown: not in an error, not in a repr."""
+
+
+def _text(
+    default: str, reason: str, *, example: str = "", choices: tuple[str, ...] = (), is_secret: bool = False
+) -> str:
+    spec = Spec(Kind.TEXT, reason, example=example, choices=choices, is_secret=is_secret)
+    return field(default=default, metadata={"spec": spec})
+
+
+def _list(default: tuple[str, ...], reason: str, *, example: str, is_secret: bool = False) -> tuple[str, ...]:
+    spec = Spec(Kind.LIST, reason, example=example, is_secret=is_secret)
+    return field(default=default, metadata={"spec": spec})
+
+
+def _count(default: int, reason: str, *, low: int = 1, high: float = 10_000_000) -> int:
+    return field(default=default, metadata={"spec": Spec(Kind.COUNT, reason, low, high)})
+
+
+def _size(default: int, reason: str, *, low: int = 4 * KIB, high: int = 256 * MIB) -> int:
+    return field(default=default, metadata={"spec": Spec(Kind.SIZE, reason, low, high)})
+
+
+def _seconds(default: float, reason: str, *, low: float = 0.001, high: float = 86_400.0) -> float:
+    return field(default=default, metadata={"spec": Spec(Kind.SECONDS, reason, low, high)})
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Settings:
+    """One gateway process's settings; the name ends in the unit. `gateway.configuration.load` makes checked ones."""
+
+    host: str = _text(
+        "0.0.0.0", "监听地址；机器人和工具都要能连到 / Address to listen on; all peers dial in from other machines"
+    )
+    port: int = _count(
+        8004, "监听端口；与 mcp-endpoint-server 相同 / Port; that of mcp-endpoint-server", low=0, high=65_535
+    )
+    key: tuple[str, ...] = _list(
+        (),
+        "密钥：第一个签发令牌，全部都可验证（便于轮换）。单机未设置时自动生成并保存；用 Redis 时必填\n"
+        "Keys: the first signs tokens, all of them verify (rotation). Made and kept if unset; required with Redis",
+        example="<openssl rand -hex 16>",
+        is_secret=True,
+    )
+    redis_url: str = _text(
+        "",
+        "工作进程之间的 Redis；空 = 单进程内存背板 / Redis between workers; empty = one process, memory only\n"
+        "redis://, rediss:// (TLS), unix://",
+        example="redis://:password@redis:6379/0",
+        is_secret=True,
+    )
+    redis_prefix: str = _text(
+        "mcpgw:", "Redis 键前缀，一个 Redis 可供几套网关 / Key prefix: several gateways may share one Redis"
+    )
+    workers: int = _count(
+        1, "本机工作进程数；多于 1 需要 Redis / Worker processes here; more than 1 needs Redis", high=256
+    )
+    public_url: str = _text(
+        "",
+        "别人访问本网关的地址，用来打印要粘贴的网址；空 = 猜测局域网地址\n"
+        "Base URL by which others reach the gateway, for the URLs to paste; empty = a guess at the LAN address",
+        example="https://mcp.example.com",
+    )
+    log_level: str = _text("INFO", "日志级别 / Log level", choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
+    log_format: str = _text(
+        "text", "日志格式：text 给人看，json 给机器 / text for people, json for machines", choices=("text", "json")
+    )
+    config_file: str = _text(
+        "",
+        "现有的 mcp-endpoint-server.cfg；空 = 在 data/ 和当前目录里找\n"
+        "An existing mcp-endpoint-server.cfg; empty = looked for in data/ and here",
+        example="data/.mcp-endpoint-server.cfg",
+    )
+    data_dir: str = _text("data", "保存自动生成的密钥的目录 / Directory that keeps the generated key")
+    origins: tuple[str, ...] = _list(
+        ("*",),
+        "哪些网页可以读取 HTTP 回答（CORS）；WebSocket 接受任何来源\n"
+        "Web origins that may read HTTP answers (CORS); WebSockets accept any origin",
+        example="https://console.example.com",
+    )
+
+    frame_bytes: int = _size(
+        8 * MIB,
+        "工具服务器一条消息的上限 / Largest message from a tool server; one may fill memory otherwise",
+        low=64 * KIB,
+    )
+    robot_frame_bytes: int = _size(1 * MIB, "小智端一条消息的上限 / Largest message from a robot; they send small ones")
+    header_bytes: int = _size(16 * KIB, "HTTP 请求头的上限 / Largest HTTP request head", low=KIB, high=MIB)
+    header_seconds: float = _seconds(
+        10, "请求头必须在此时间内到齐 / A request head must be complete by then (slow senders)", high=300
+    )
+    result_bytes: int = _size(
+        512 * KIB,
+        "发给小智端的一帧的上限，也是工具列表一页的上限；小智端在 1 MiB 时断开\n"
+        "Largest frame to a robot, also one page of a tool list; robots hang up at 1 MiB",
+        high=960 * KIB,
+    )
+    tools_per_server: int = _count(1000, "一个工具服务器最多的工具 / Tools of one tool server; the rest is not listed")
+    tools_per_agent: int = _count(
+        2000, "一个智能体最多的工具 / Tools of one agent; language models cope with far fewer"
+    )
+    toolset_bytes: int = _size(
+        4 * MIB, "一个工具服务器的工具列表的上限 / All tools of one tool server together", low=16 * KIB
+    )
+    servers_per_agent: int = _count(64, "一个智能体最多的工具服务器 / Tool servers of one agent")
+    robots_per_agent: int = _count(
+        5000, "一个智能体在一个工作进程上最多的小智端 / Robots of one agent on one worker; one per conversation"
+    )
+    calls_per_connection: int = _count(64, "一个连接上同时的调用 / Calls in flight on one connection")
+    calls_per_worker: int = _count(10_000, "一个工作进程同时的调用 / Calls in flight in one worker")
+    outbox_bytes: int = _size(
+        8 * MIB, "对方未读走的数据上限，超过即断开 / Unread bytes before a slow peer is closed", low=64 * KIB
+    )
+
+    call_seconds: float = _seconds(
+        27, "一次调用的时限；xiaozhi-server 等 30 秒 / Time of one call; xiaozhi-server gives up at 30"
+    )
+    call_max_seconds: float = _seconds(
+        300, "有进度的调用的最长时限 / Longest time of a call that reports progress", high=3600
+    )
+    handshake_seconds: float = _seconds(
+        60, "工具服务器握手的时限；有的子进程启动很慢 / MCP handshake; some children start slowly", high=600
+    )
+    hello_pause_seconds: float = _seconds(
+        0.05,
+        "连接后到第一帧的停顿；有的桥接会丢掉太早的一帧\n"
+        "Pause before our first frame; some bridges lose one that comes with the handshake",
+        low=0,
+        high=5,
+    )
+    list_wait_seconds: float = _seconds(
+        2,
+        "工具服务器正在握手时，列表最多等多久；智控台只等 10 秒\n"
+        "How long a list waits for a tool server in its handshake; the console waits 10 s in all",
+        low=0,
+        high=8,
+    )
+    grace_seconds: float = _seconds(
+        30, "断线后工具保留在列表里多久 / How long an offline server's tools stay listed", low=0, high=3600
+    )
+    park_seconds: float = _seconds(
+        15, "调用等待工具服务器重连多久 / How long a call waits for its server to redial", low=0, high=3600
+    )
+    name_hold_seconds: float = _seconds(
+        86_400,
+        "断线后工具名保留多久 / How long a tool name stays reserved for its last holder",
+        low=0,
+        high=30 * 86_400,
+    )
+    connections: int = _count(
+        20_000, "每个工作进程的连接数 / Connections per worker; each costs memory and a file descriptor"
+    )
+    handshakes_per_second: int = _count(
+        1000, "每个工作进程每秒的握手 / Handshakes per second and worker; a flood must not starve calls"
+    )
+    calls_per_second: int = _count(2000, "每个智能体每个进程每秒的调用 / Calls per second of one agent on one worker")
+    ping_seconds: float = _seconds(
+        20, "WebSocket ping 的间隔；nginx 在 60 秒空闲后断开 / WebSocket ping; nginx cuts after 60 idle", high=29
+    )
+    pong_seconds: float = _seconds(20, "等 pong 的时限 / A peer without a pong for this long is gone", high=300)
+    mcp_ping_seconds: float = _seconds(
+        50, "MCP ping 的间隔；有的桥接 120 秒没有就断开 / MCP ping; bridges leave without one", high=60
+    )
+    reread_seconds: float = _seconds(
+        300, "多久重读工具列表；多数不通知变化 / Re-read of tools; most servers never notify"
+    )
+    ghost_seconds: float = _seconds(
+        5, "半开的旧连接多久不答即关闭 / A half-open twin that is silent this long is closed", high=60
+    )
+    debounce_seconds: float = _seconds(
+        0.3, "合并多个列表变化的时间 / List changes within this time are told once", low=0, high=5
+    )
+    close_seconds: float = _seconds(5, "等对方完成关闭握手多久 / How long a closing handshake may take", high=60)
+
+    lease_seconds: float = _seconds(
+        8, "工作进程多久没有心跳即视为死亡 / A worker without a beat for this long is dead", high=120
+    )
+    beat_seconds: float = _seconds(2, "心跳间隔 / A worker renews its lease this often", high=40)
+    renew_seconds: float = _seconds(600, "Redis 键续期的间隔 / How often keys in Redis get a new time to live")
+    unready_after_seconds: float = _seconds(
+        0,
+        "Redis 断开多久后 /readyz 报未就绪；0 = 从不（本机的调用照常）\n"
+        "/readyz fails after Redis was away this long; 0 = never, since local calls go on without it",
+        low=0,
+    )
+    health_agents: int = _count(
+        100, "健康检查最多列出的智能体 / Agents in one health answer; more are cut, visibly", high=10_000
+    )
+    redis_timeout_seconds: float = _seconds(2, "一条 Redis 命令的时限 / Time of one Redis command", low=0.05, high=60)
+
+    def __repr__(self) -> str:
+        changed = (f"{name}={_shown(spec, value)}" for name, spec, default, value in _rows(self) if value != default)
+        return f"<Settings {' '.join(changed)}>".replace(" >", ">")
+
+
+def specs() -> dict[str, Spec]:
+    """Return every setting's declaration, in the order of declaration."""
+    return {one.name: one.metadata["spec"] for one in dataclasses.fields(Settings)}
+
+
+def env_name(name: str) -> str:
+    """Return the environment variable of a field."""
+    return ENV_PREFIX + name.upper()
+
+
+def written(kind: Kind, value: Any) -> str:
+    """Return a value as it is written in the environment."""
+    match kind:
+        case Kind.LIST:
+            return ",".join(value)
+        case Kind.SIZE:
+            return format_size(value)
+        case Kind.SECONDS:
+            return f"{value:g}"
+        case _:
+            return str(value)
+
+
+def example_env() -> str:
+    """Return the text of `.env.example`: every setting, commented out, with default, unit, range and reason."""
+    head = (
+        "# 网关的全部设置。复制为 .env，去掉需要的行首的 #。环境变量优先于 .env。\n"
+        "# Every setting of the gateway. Copy to .env and uncomment what you need. The environment wins over .env.\n"
+        "# 由 python -m gateway.settings 生成 / Generated by python -m gateway.settings\n"
+    )
+    return head + "".join(_example(name, spec, default) for name, spec, default, _ in _rows(Settings()))
+
+
+def _example(name: str, spec: Spec, default: Any) -> str:
+    facts = [f"默认 default: {written(spec.kind, default) or '(空 empty)'}", f"单位 unit: {spec.kind.value}"]
+    if spec.low > -math.inf:
+        facts.append(f"范围 range: {written(spec.kind, spec.low)}…{written(spec.kind, spec.high)}")
+    if spec.choices:
+        facts.append(f"可选 one of: {', '.join(spec.choices)}")
+    if spec.example:
+        facts.append(f"例 example: {spec.example}")
+    reason = "".join(f"# {line}\n" for line in spec.reason.split("\n"))
+    return f"\n{reason}# {' · '.join(facts)}\n# {env_name(name)}={written(spec.kind, default)}\n"
+
+
+def _shown(spec: Spec, value: Any) -> str:
+    if spec.is_secret:
+        return redact(value) if isinstance(value, str) else f"({len(value)}×{HIDDEN})"
+    return repr(value)
+
+
+def _rows(settings: Settings) -> Iterator[tuple[str, Spec, Any, Any]]:
+    for one in dataclasses.fields(settings):
+        yield one.name, one.metadata["spec"], one.default, getattr(settings, one.name)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(example_env())

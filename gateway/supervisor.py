@@ -1,0 +1,133 @@
+"""Keeps N worker processes running on one port until it is told to stop.
+
+Theory of operation
+-------------------
+The supervisor serves nothing itself. It holds the port (`gateway.listening`), starts the workers, starts one again
+that died, and passes SIGTERM and SIGINT on as SIGTERM. Workers are in process groups of their own: a Ctrl-C in a
+terminal reaches every process of the foreground group, and a worker that heard it twice would end without goodbye.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gateway.member import packed
+from gateway.settings import Settings
+
+MEMBER = (sys.executable, "-P", "-m", "gateway.member")
+
+_PACKAGES = str(Path(__file__).resolve().parent.parent)
+
+_BACKOFF_SECONDS = 0.5
+_BACKOFF_SECONDS_MAX = 30.0
+_HEALTHY_SECONDS = 60.0  # a worker that lived this long had no trouble with its start
+_SLACK_SECONDS = 10.0  # beside the time for closing handshakes: a busy machine, the last words to Redis
+
+_log = logging.getLogger("gateway.supervisor")
+
+
+def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str] = MEMBER) -> int:
+    """Keep `settings.workers` processes of `command` running until SIGTERM or SIGINT; return the exit code.
+
+    Each gets `environ` as its environment, and the settings on its standard input (`gateway.member`).
+    """
+    return asyncio.run(Supervisor(settings, environ, command).run())
+
+
+class Supervisor:
+    """The worker processes of one machine. Made for one `run`."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> None:
+        self._settings = settings
+        # The workers must find this very package, wherever the supervisor found it.
+        search = os.pathsep.join(filter(None, (_PACKAGES, environ.get("PYTHONPATH"))))
+        self._environ = {**environ, "PYTHONPATH": search}
+        self._command = command
+        self._processes: dict[int, Process] = {}
+        self._stopping = asyncio.Event()
+        self._killing = asyncio.Event()
+        self._had_to_kill = False
+
+    def __repr__(self) -> str:
+        state = "stopping" if self._stopping.is_set() else "running"
+        return f"<Supervisor [{len(self._processes)} workers | {state}]>"
+
+    async def run(self) -> int:
+        """Keep the workers running until a signal; 0 if all of them then ended by themselves, else 1."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        async with asyncio.TaskGroup() as outer:
+            ending = outer.create_task(self._end(), name="end")
+            async with asyncio.TaskGroup() as slots:
+                for slot in range(1, self._settings.workers + 1):
+                    slots.create_task(self._keep(slot), name=f"worker {slot}")
+            ending.cancel()
+        return 1 if self._had_to_kill else 0
+
+    def _on_signal(self) -> None:
+        # The second one is from somebody who has no patience left.
+        (self._killing if self._stopping.is_set() else self._stopping).set()
+
+    async def _keep(self, slot: int) -> None:
+        clock = asyncio.get_running_loop().time
+        backoff_seconds = _BACKOFF_SECONDS
+        while not self._stopping.is_set():
+            started = clock()
+            process = await self._start(slot)
+            code = await process.wait()
+            del self._processes[slot]
+            if self._stopping.is_set():
+                return
+            if clock() - started >= _HEALTHY_SECONDS:
+                backoff_seconds = _BACKOFF_SECONDS
+            _log.error(
+                "工作进程退出，稍后重启 / a worker process ended and will be started again",
+                extra={"slot": slot, "pid": process.pid, "exit_code": code, "in_seconds": backoff_seconds},
+            )
+            await _set_within(self._stopping, backoff_seconds)
+            backoff_seconds = min(backoff_seconds * 2, _BACKOFF_SECONDS_MAX)
+
+    async def _start(self, slot: int) -> Process:
+        process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, process_group=0, env=self._environ)
+        self._processes[slot] = process
+        if process.stdin is not None:
+            process.stdin.write(packed(self._settings))  # and left open: its end tells the worker that we are gone
+        _log.info("工作进程已启动 / a worker process was started", extra={"slot": slot, "pid": process.pid})
+        if self._stopping.is_set():
+            _signal(process, signal.SIGTERM)
+        return process
+
+    async def _end(self) -> None:
+        await self._stopping.wait()
+        _log.info("正在停止 / stopping", extra={"workers": len(self._processes)})
+        for process in self._processes.values():
+            _signal(process, signal.SIGTERM)
+        await _set_within(self._killing, self._settings.close_seconds + _SLACK_SECONDS)
+        for slot, process in self._processes.items():
+            self._had_to_kill = True
+            _log.error(
+                "工作进程没有及时退出，强制结束 / a worker process did not end in time and is killed",
+                extra={"slot": slot, "pid": process.pid},
+            )
+            _signal(process, signal.SIGKILL)
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    # It may have ended a moment ago, which is as good.
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
