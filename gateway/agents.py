@@ -1,0 +1,204 @@
+"""The agents that have a connection here, and the catalog of each.
+
+Theory of operation
+-------------------
+An agent is looked after from its first connection on this worker until ten minutes after its last. Looking after
+means: watch its changes, and whenever its revision is ahead of the catalog's, read the facts and build the catalog
+anew. One load at a time per agent; what changes meanwhile causes one more. A catalog that can't be read stays as it
+was, and the next beat tries again.
+
+Subscribe, confirm, then read: a change can't fall between. The list of changed agents that every beat reads is the
+second net under a lost message.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Set
+
+import orjson
+
+from gateway import catalog as catalogs
+from gateway.backplane.base import Backplane, BackplaneUnavailable, Snapshot
+from gateway.calls import Call, Rate
+from gateway.catalog import Catalog
+from gateway.robotlink import RobotLink
+from gateway.routing import Lost
+from gateway.settings import Settings
+from gateway.tasks import Tasks
+from gateway.toollink import ToolLink
+from gateway.tools import Tool
+
+logger = logging.getLogger(__name__)
+
+LINGER_SECONDS = 600.0
+TOOLSETS_KEPT = 10_000
+
+
+class Agent:
+    """One agent, as this worker looks after it."""
+
+    def __init__(self, agent_id: str, calls_per_second: float, dead_workers: Set[str]) -> None:
+        self.id = agent_id
+        self.robots: dict[str, RobotLink] = {}
+        self.tool_servers: dict[str, ToolLink] = {}
+        self.catalog = Catalog()
+        self.is_loaded = False
+        self.wanted_revision = 0
+        self.waiting: dict[Call, None] = {}
+        """Calls that wait for the catalog, or for their tool server to come back."""
+        self.rate = Rate(calls_per_second)
+        self.lost_conns: set[str] = set()
+        """Connections of its tool servers that are gone for sure, until their rows say so too."""
+        self.lost = Lost(dead_workers, self.lost_conns)
+        self.is_watched = False
+        self.is_loading = False
+        self.is_dirty = False
+        self.left_at = 0.0
+        """When its last connection went; 0 while it has one."""
+
+    def __repr__(self) -> str:
+        return f"<Agent {self.id} [{len(self.tool_servers)} tool servers, {len(self.robots)} robots]>"
+
+
+class Agents:
+    """All agents looked after here.
+
+    `on_catalog` hears of every catalog that was built, `on_trouble` of an agent whose facts can't be read now.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        backplane: Backplane,
+        tasks: Tasks,
+        *,
+        on_catalog: Callable[[Agent], None],
+        on_trouble: Callable[[Agent], None],
+    ) -> None:
+        self._settings = settings
+        self._backplane = backplane
+        self._tasks = tasks
+        self._on_catalog = on_catalog
+        self._on_trouble = on_trouble
+        self._agents: dict[str, Agent] = {}
+        self._toolsets: dict[str, list[Tool]] = {}
+        self.dead_workers: set[str] = set()
+        """Workers whose lease was seen to be gone, although rows still name them."""
+
+    def __iter__(self) -> Iterator[Agent]:
+        return iter(self._agents.values())
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+    def get(self, agent_id: str) -> Agent | None:
+        return self._agents.get(agent_id)
+
+    def enter(self, agent_id: str) -> Agent:
+        """The agent, looked after from now on; its catalog is on its way if it is not here yet."""
+        agent = self._agents.get(agent_id)
+        if agent is None:
+            agent = self._agents[agent_id] = Agent(agent_id, self._settings.calls_per_second, self.dead_workers)
+        agent.left_at = 0.0
+        if not agent.is_loaded:
+            self.refresh(agent)
+        return agent
+
+    def leave(self, agent: Agent, now: float) -> None:
+        """A connection of the agent has gone; after the last one the agent is kept for a while."""
+        if not agent.robots and not agent.tool_servers:
+            agent.left_at = now
+
+    async def sweep(self, now: float) -> None:
+        """Let go of the agents that have been without a connection for long enough."""
+        for agent in [
+            agent for agent in self._agents.values() if agent.left_at and now - agent.left_at > LINGER_SECONDS
+        ]:
+            if agent.is_loading:
+                continue
+            del self._agents[agent.id]
+            if agent.is_watched:
+                await self._backplane.unwatch(agent.id)
+
+    def keep_toolset(self, digest: str, tools: list[Tool]) -> None:
+        """Remember a tool set that is known anyway, so that no load has to fetch it."""
+        if len(self._toolsets) >= TOOLSETS_KEPT:
+            self._toolsets.pop(next(iter(self._toolsets)))
+        self._toolsets[digest] = tools
+
+    def note_revision(self, agent_id: str, revision: int) -> None:
+        """Somebody says that the agent's facts have reached this revision."""
+        agent = self._agents.get(agent_id)
+        if agent is not None and revision > agent.catalog.revision:
+            agent.wanted_revision = max(agent.wanted_revision, revision)
+            self.refresh(agent)
+
+    def refresh(self, agent: Agent) -> None:
+        """Read the agent's facts again, soon."""
+        agent.is_dirty = True
+        if not agent.is_loading:
+            agent.is_loading = True
+            self._tasks.spawn(self._load(agent), f"load {agent.id}")
+
+    def refresh_stale(self) -> None:
+        """Try again where the last load failed or left something out."""
+        for agent in self._agents.values():
+            if agent.is_dirty or not agent.is_loaded or agent.catalog.missing:
+                self.refresh(agent)
+
+    def refresh_all(self) -> None:
+        for agent in self._agents.values():
+            self.refresh(agent)
+
+    def end_graces(self) -> None:
+        """Read again where a tool server's grace has ended, so that its tools leave the list."""
+        now_ms = self._backplane.now_ms
+        for agent in self._agents.values():
+            if 0 < agent.catalog.listed_until_ms <= now_ms and not agent.is_loading:
+                self.refresh(agent)
+
+    async def _load(self, agent: Agent) -> None:
+        try:
+            while agent.is_dirty:
+                agent.is_dirty = False
+                await self._tasks.pause(0)  # what changes in this turn of the loop is read at once
+                await self._load_once(agent)
+        except BackplaneUnavailable as error:
+            agent.is_dirty = True
+            logger.warning("catalog not read", extra={"agent": agent.id, "cause": str(error)})
+            self._on_trouble(agent)
+        finally:
+            agent.is_loading = False
+
+    async def _load_once(self, agent: Agent) -> None:
+        if not agent.is_watched:
+            await self._backplane.watch(agent.id)
+            agent.is_watched = True
+        snapshot = await self._backplane.snapshot(agent.id)
+        await self._find_dead(snapshot)
+        wanted = {row.toolset for row in snapshot.rows.values() if row.toolset} - self._toolsets.keys()
+        if wanted:
+            for digest, text in (await self._backplane.toolsets(wanted)).items():
+                self.keep_toolset(digest, orjson.loads(text))
+        agent.catalog = self._build(snapshot)
+        agent.lost_conns &= {row.conn for row in snapshot.rows.values()}
+        agent.is_loaded = True
+        self._on_catalog(agent)
+
+    async def _find_dead(self, snapshot: Snapshot) -> None:
+        """Rows may name workers that are gone and not yet reaped; ask the leases themselves."""
+        workers = {row.worker for row in snapshot.rows.values() if row.state != "offline"} - {self._backplane.worker_id}
+        if workers:
+            alive = await self._backplane.alive(workers)
+            self.dead_workers |= workers - alive
+            self.dead_workers -= alive
+
+    def _build(self, snapshot: Snapshot) -> Catalog:
+        built = catalogs.build(
+            snapshot,
+            self._toolsets,
+            grace_ms=round(self._settings.grace_seconds * 1000),
+            page_bytes=self._settings.result_bytes,
+        )
+        for name in built.omitted:
+            logger.warning("tool too large for any list, left out", extra={"tool": name})
+        return built

@@ -1,0 +1,213 @@
+"""Takes calls to the workers that hold their tool servers, and brings back what becomes of them.
+
+Theory of operation
+-------------------
+A call is on its way from `dispatch` until the desk has ended it (`forget`). The verdict of the backplane and the
+envelopes of the other worker may come in any order; whichever ends the call first wins. Each attempt has an id of its
+own in the ledger, since a worker never takes an id twice, nor one that it has said it never saw.
+
+`executed: false` is said only where the ledger or the other worker says so: the dispatch was refused or nobody heard
+it, or it came back (`nack`) before it reached the tool server.
+"""
+
+from typing import Any, Protocol
+
+from gateway import errors, jsonrpc, routing
+from gateway.backplane.base import Backplane, BackplaneUnavailable, Dispatch, Record, Verdict
+from gateway.backplane.envelope import Envelope, decode
+from gateway.calls import Call, Stage
+from gateway.errors import Failure
+from gateway.jsonrpc import Notification, Response
+from gateway.settings import Settings
+from gateway.tasks import Tasks
+
+ATTEMPTS_MAX = 5
+NOSUB_TRIES = 3
+NOSUB_PAUSE_SECONDS = 0.08
+KEEP_AFTER_MAX_SECONDS = 30.0
+
+
+class Sender(Protocol):
+    """The desk, as the courier reports to it."""
+
+    def answer(self, call: Call, message: dict[str, Any]) -> None: ...
+
+    def fail(self, call: Call, failure: Failure) -> None: ...
+
+    def progress(self, call: Call, params: dict[str, Any]) -> None: ...
+
+    def place_again(self, call: Call) -> None:
+        """The call is certain not to be on its way: place it by the catalog as it is."""
+
+    def find_again(self, call: Call) -> None:
+        """As `place_again`, and the connection it was sent to is gone: read the catalog again first."""
+
+
+class Courier:
+    """The calls that other workers are to execute for this one."""
+
+    def __init__(self, settings: Settings, backplane: Backplane, tasks: Tasks, gone: set[str]) -> None:
+        self._settings = settings
+        self._backplane = backplane
+        self._tasks = tasks
+        self._gone = gone
+        self._calls: dict[str, Call] = {}
+        self.late_answers = 0
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    @property
+    def owners(self) -> set[str]:
+        """The workers that we wait for."""
+        return {call.worker for call in self._calls.values()}
+
+    def dispatch(self, call: Call, ledger_id: str, sender: Sender) -> None:
+        """Send the call to the worker and connection that it names."""
+        call.attempts += 1
+        if call.attempts > ATTEMPTS_MAX:
+            sender.fail(call, routing.offline(call.server_id, None))
+            return
+        call.ledger_id, call.stage = ledger_id, Stage.DISPATCHED
+        self._calls[ledger_id] = call
+        left_ms = max(1, round((call.deadline - self._tasks.now()) * 1000))
+        envelope = Envelope(
+            "req",
+            id=ledger_id,
+            sender=self._backplane.worker_id,
+            agent=call.agent,
+            server=call.server_id,
+            epoch=call.epoch,
+            conn=call.conn,
+            tool=call.original,
+            ms=left_ms,
+            due=self._backplane.now_ms + left_ms,
+            body=call.frame or jsonrpc.request(0, "tools/call", call.params),
+        )
+        keep_seconds = self._settings.call_max_seconds + KEEP_AFTER_MAX_SECONDS
+        self._backplane.dispatch(
+            Dispatch(call.worker, envelope, keep_seconds), lambda verdict: self._on_verdict(ledger_id, verdict, sender)
+        )
+
+    def forget(self, call: Call) -> None:
+        """The call has ended, or is not on its way any more."""
+        self._calls.pop(call.ledger_id, None)
+
+    def withdraw(self, call: Call, reason: str) -> None:
+        """Tell the other worker to give the call up, also if it has not come there yet."""
+        envelope = Envelope("cancel", id=call.ledger_id, agent=call.agent, conn=call.conn, reason=reason)
+        self._backplane.withdraw(call.worker, envelope)
+
+    # What the backplane says of a dispatch
+
+    def _on_verdict(self, ledger_id: str, verdict: Verdict, sender: Sender) -> None:
+        call = self._calls.get(ledger_id)
+        if call is None:
+            return
+        match verdict:
+            case Verdict.OK | Verdict.DUP | Verdict.UNKNOWN:
+                call.stage = Stage.SENT
+            case Verdict.NOSUB:
+                self._on_nosub(call, sender)
+            case Verdict.GONE:
+                self._on_worker_lost(call, sender)
+            case Verdict.LATE:
+                sender.fail(call, errors.not_sent_in_time(call.call_seconds))
+            case Verdict.REFUSED | Verdict.UNAVAILABLE:
+                sender.fail(call, errors.backplane_unavailable(executed=False))
+
+    def _on_nosub(self, call: Call, sender: Sender) -> None:
+        """Nobody reads that mailbox: its worker is dead, or resubscribing at this moment."""
+        call.nosubs += 1
+        if call.nosubs >= NOSUB_TRIES:
+            sender.fail(call, errors.worker_unreachable(call.server_id))
+            return
+        self._unsend(call)
+        self._tasks.later(NOSUB_PAUSE_SECONDS, lambda: sender.place_again(call))
+
+    def _on_worker_lost(self, call: Call, sender: Sender) -> None:
+        """The worker has no lease; a beat that finds it renewed takes this back."""
+        self._gone.add(call.worker)
+        self._unsend(call)
+        sender.place_again(call)
+
+    def _unsend(self, call: Call) -> None:
+        self.forget(call)
+        call.stage = Stage.WAITING
+
+    # What the other worker says
+
+    def on_envelope(self, envelope: Envelope, sender: Sender) -> None:
+        """A `res`, `nack`, `note` or `status` about one of our calls."""
+        call = self._calls.get(envelope.id)
+        if call is None:
+            self.late_answers += envelope.type == "res"
+            return
+        match envelope.type:
+            case "res":
+                self._on_result(call, envelope.body, sender)
+            case "nack":
+                self._on_nack(call, envelope.reason, sender)
+            case "note":
+                message = jsonrpc.parse(envelope.body)
+                if isinstance(message, Notification) and type(message.params) is dict:
+                    sender.progress(call, message.params)
+            case "status" if envelope.reason == "unseen" and call.stage is Stage.SENT:
+                # The owner will not run it any more, so it may be sent anew.
+                self._unsend(call)
+                sender.place_again(call)
+
+    def _on_result(self, call: Call, body: bytes, sender: Sender) -> None:
+        message = jsonrpc.parse(body)
+        if isinstance(message, Response):
+            sender.answer(call, message.message)
+        else:
+            sender.fail(call, errors.bad_answer(call.server_id, "not a response"))
+
+    def _on_nack(self, call: Call, reason: str, sender: Sender) -> None:
+        match reason:
+            case "moved":
+                self._unsend(call)
+                sender.find_again(call)
+            case "fenced":
+                self._on_worker_lost(call, sender)
+            case "lost":
+                sender.fail(call, errors.lost_in_call(call.server_id))
+            case "late":
+                sender.fail(call, errors.not_sent_in_time(call.call_seconds))
+            case "bad":
+                sender.fail(call, errors.too_deep())
+            case "busy":
+                sender.fail(call, errors.overloaded("GATEWAY_CALLS_PER_CONNECTION"))
+            case _:
+                sender.fail(call, errors.internal_error(executed=False))
+
+    # After a gap, and when an owner's lease is gone
+
+    async def owner_lost(self, worker: str, sender: Sender) -> None:
+        """The worker is gone: read its records once more, then end what it was executing for us."""
+        calls = {ledger_id: call for ledger_id, call in self._calls.items() if call.worker == worker}
+        await self._catch_up(list(calls.values()), sender)
+        for ledger_id, call in calls.items():
+            if self._calls.get(ledger_id) is call:
+                sender.fail(call, errors.owner_lost(call.server_id))
+
+    async def recover(self, sender: Sender) -> None:
+        """Messages may have been missed: read what was answered meanwhile, ask where even the record is gone."""
+        await self._catch_up([call for call in self._calls.values() if call.stage is Stage.SENT], sender)
+
+    async def _catch_up(self, calls: list[Call], sender: Sender) -> None:
+        try:
+            records = await self._backplane.read([(call.worker, call.ledger_id) for call in calls])
+        except BackplaneUnavailable:
+            return  # the link is away again: its return is the next gap
+        for call, record in zip(calls, records, strict=True):
+            if self._calls.get(call.ledger_id) is call:
+                self._on_record(call, record, sender)
+
+    def _on_record(self, call: Call, record: Record | None, sender: Sender) -> None:
+        if record is None:
+            self._backplane.send(call.worker, Envelope("query", id=call.ledger_id, conn=call.conn))
+        elif record.state == "answered":
+            for envelope in decode(record.result):
+                self.on_envelope(envelope, sender)

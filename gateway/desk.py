@@ -1,0 +1,355 @@
+"""The robots' calls on this worker: admitted, placed, and each ended exactly once.
+
+Theory of operation
+-------------------
+A call goes WAITING → (PARKED ⇄) → DISPATCHED → SENT → DONE. `_place` looks it up in the catalog and sends it: straight
+to the socket if the tool server is connected here, else by the courier to the worker that has it. Whatever becomes of
+it comes back to `_end`, which gives up the robot to be answered once; a second end finds the call done.
+
+Three nets under a call that is away: nobody subscribed (milliseconds), the owner's lease lost, its own deadline
+(`tick`). A call that waits or is parked has not been sent, so its deadline ends it with `executed: false`.
+"""
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+from gateway import errors, jsonrpc, results, routing
+from gateway.agents import Agent, Agents
+from gateway.backplane.base import Backplane
+from gateway.backplane.envelope import Envelope
+from gateway.calls import Call, Deadlines, Job, Stage
+from gateway.courier import Courier
+from gateway.errors import Failure
+from gateway.hub import Hub
+from gateway.jsonrpc import RpcId
+from gateway.robotlink import RobotLink
+from gateway.robotsession import RouteCall
+from gateway.routing import Deliver, Park, Refuse
+from gateway.settings import Settings
+from gateway.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+PARK_MARGIN_SECONDS = 1.0
+"""A parked call is given up this long before its deadline: there must be time left to run it."""
+
+
+class Desk:
+    """Where robots' calls begin and end. Is the `Caller` of the jobs that its calls become on this worker."""
+
+    def __init__(self, settings: Settings, backplane: Backplane, hub: Hub, agents: Agents, tasks: Tasks) -> None:
+        self._settings = settings
+        self._backplane = backplane
+        self._hub = hub
+        self._agents = agents
+        self._tasks = tasks
+        self._courier = Courier(settings, backplane, tasks, agents.dead_workers)
+        self._grace_ms = round(settings.grace_seconds * 1000)
+        self._id_prefix = backplane.worker_id.rpartition("-")[2]
+        self._count = 0
+        self._deadlines: Deadlines[Call] = Deadlines()
+        self._parked: dict[Call, None] = {}
+        self.open_calls = 0
+        self.is_draining = False
+
+    def __repr__(self) -> str:
+        return f"<Desk [{self.open_calls} calls, {len(self._courier)} remote, {len(self._parked)} parked]>"
+
+    @property
+    def owners(self) -> set[str]:
+        """The workers that we wait for."""
+        return self._courier.owners
+
+    # A call begins
+
+    def submit(self, robot: RobotLink, agent: Agent, asked: RouteCall, frame: bytes, now: float) -> None:
+        """Take a robot's call. It is answered by its deadline, whatever happens."""
+        refusal = self._refusal(robot, agent, now)
+        if refusal is not None:
+            robot.fail(asked.id, refusal)
+            self._after_answer(robot, asked.id)
+            self._log_failure(robot, asked.name, refusal)
+            return
+        is_extendable = not robot.session.is_xiaozhi  # it gives up at 30 s, progress or not
+        call = Call(
+            robot=robot.connection.id,
+            rpc_id=asked.id,
+            agent=agent.id,
+            name=asked.name,
+            frame=frame,
+            params=asked.params,
+            started=now,
+            deadline=now + self._settings.call_seconds,
+            deadline_max=now + (self._settings.call_max_seconds if is_extendable else self._settings.call_seconds),
+            is_extendable=is_extendable,
+            progress_token=asked.progress_token,
+        )
+        robot.calls[call] = None
+        self.open_calls += 1
+        self._deadlines.add(call)
+        self._place(call, agent, now)
+
+    def _refusal(self, robot: RobotLink, agent: Agent, now: float) -> Failure | None:
+        if self.is_draining:
+            return errors.shutting_down()
+        if len(robot.calls) >= self._settings.calls_per_connection:
+            return errors.overloaded(f"GATEWAY_CALLS_PER_CONNECTION={self._settings.calls_per_connection}")
+        if self.open_calls >= self._settings.calls_per_worker:
+            return errors.overloaded(f"GATEWAY_CALLS_PER_WORKER={self._settings.calls_per_worker}")
+        if not agent.rate.take(now):
+            return errors.overloaded(f"GATEWAY_CALLS_PER_SECOND={self._settings.calls_per_second:g}")
+        return None
+
+    def _place(self, call: Call, agent: Agent, now: float) -> None:
+        """Send the call where the catalog says, or let it wait."""
+        if not agent.is_loaded:
+            agent.waiting[call] = None
+            return
+        decision = routing.decide(
+            agent.catalog,
+            call.name,
+            now_ms=self._backplane.now_ms,
+            grace_ms=self._grace_ms,
+            lost=agent.lost,
+        )
+        match decision:
+            case Deliver(route, worker, conn, epoch):
+                call.route, call.worker, call.conn, call.epoch = route, worker, conn, epoch
+                if worker == self._backplane.worker_id:
+                    self._run_here(call, agent, now)
+                else:
+                    self._courier.dispatch(call, self._new_id(), self)
+            case Park(route):
+                call.route = route
+                self._park(call, agent, now)
+            case Refuse(failure):
+                self.fail(call, failure)
+
+    def _run_here(self, call: Call, agent: Agent, now: float) -> None:
+        link = self._hub.tool_servers.get(call.conn)
+        if link is None or link.cause:
+            self._park(call, agent, now)
+            return
+        if len(link.jobs) >= self._settings.calls_per_connection:
+            limit = f"GATEWAY_CALLS_PER_CONNECTION={self._settings.calls_per_connection}"
+            self.fail(call, errors.overloaded(limit))
+            return
+        call.stage = Stage.SENT
+        call.job = Job(
+            call_id=self._new_id(),
+            agent=call.agent,
+            tool=call.original,
+            params=call.params,
+            started=now,
+            deadline=call.deadline,
+            deadline_max=call.deadline_max,
+            caller=self,
+            call=call,
+        )
+        failure = link.run(call.job)
+        if failure is not None:
+            self.fail(call, failure)
+
+    def _park(self, call: Call, agent: Agent, now: float) -> None:
+        if not call.parked_until:
+            call.parked_until = min(now + self._settings.park_seconds, call.deadline - PARK_MARGIN_SECONDS)
+        call.stage = Stage.PARKED
+        agent.waiting[call] = None
+        self._parked[call] = None
+
+    def _new_id(self) -> str:
+        self._count += 1
+        return f"{self._id_prefix}-{self._count}"
+
+    # What calls wait for
+
+    def on_catalog(self, agent: Agent, now: float) -> None:
+        """The agent's catalog is another one: calls that waited for that are placed again."""
+        waiting, agent.waiting = agent.waiting, {}
+        for call in waiting:
+            self._parked.pop(call, None)
+            if not call.is_done:
+                self._place(call, agent, now)
+
+    def on_trouble(self, agent: Agent) -> None:
+        """The agent's facts can't be read now: what waits for them has not been sent, and is told so."""
+        for call in [call for call in agent.waiting if call.stage is Stage.WAITING]:
+            self.fail(call, errors.backplane_unavailable(executed=False))
+
+    def place_again(self, call: Call) -> None:
+        """Place a call that is certain not to be on its way."""
+        agent = self._agents.get(call.agent)
+        if agent is not None and not call.is_done:
+            self._place(call, agent, self._tasks.now())
+
+    def find_again(self, call: Call) -> None:
+        """Place a call that is certain not to be on its way, after the catalog has been read again.
+
+        Not to the same connection: that has proved to be gone.
+        """
+        agent = self._agents.get(call.agent)
+        if agent is not None and not call.is_done:
+            agent.lost_conns.add(call.conn)
+            call.stage = Stage.WAITING
+            agent.waiting[call] = None
+            self._agents.refresh(agent)
+
+    # What becomes of a call
+
+    def on_answer(self, job: Job, message: dict[str, Any], frame: bytes) -> None:
+        self._forget_record(job)
+        if job.call is not None:
+            self.answer(job.call, message)
+
+    def on_lost(self, job: Job) -> None:
+        self._forget_record(job)
+        if job.call is not None:
+            self.fail(job.call, errors.lost_in_call(job.call.server_id))
+
+    def on_unsent(self, job: Job) -> None:
+        if job.call is not None:
+            job.call.job = None
+            self.find_again(job.call)
+
+    def on_progress(self, job: Job, params: dict[str, Any]) -> None:
+        now = self._tasks.now()
+        job.extend(now, self._settings.call_seconds)
+        if job.call is not None and job.may_tell_progress(now):
+            self.progress(job.call, params)
+
+    def on_envelope(self, envelope: Envelope) -> None:
+        """Another worker says something about a call of ours."""
+        self._courier.on_envelope(envelope, self)
+
+    def progress(self, call: Call, params: dict[str, Any]) -> None:
+        """Move the call's deadline, and tell the robot if it asked for that."""
+        call.extend(self._tasks.now(), self._settings.call_seconds)
+        robot = self._hub.robots.get(call.robot)
+        value = params.get("progress")
+        if robot is None or call.progress_token is None or not isinstance(value, int | float):
+            return
+        # "MUST increase with each notification" (MCP, Progress); a bool is an int to Python only
+        if type(value) is not bool and value > call.last_progress:
+            call.last_progress = value
+            told = {**params, "progressToken": call.progress_token}
+            with suppress(jsonrpc.Undumpable):  # nested too deep to be told; the deadline has moved all the same
+                robot.send(jsonrpc.notification("notifications/progress", told))
+
+    def answer(self, call: Call, message: dict[str, Any]) -> None:
+        """End the call with its tool server's response."""
+        robot = self._end(call)
+        if robot is not None:
+            robot.send(results.answer(call.rpc_id, message, robot.shape))
+            self._after_answer(robot, call.rpc_id)
+
+    def fail(self, call: Call, failure: Failure) -> None:
+        """End the call with an error of ours."""
+        robot = self._end(call)
+        if robot is not None:
+            robot.fail(call.rpc_id, failure)
+            self._log_failure(robot, call.name, failure, call.server_id)
+            self._after_answer(robot, call.rpc_id)
+
+    def _end(self, call: Call) -> RobotLink | None:
+        """Forget the call: the robot to answer, None if there is none or the call has ended before."""
+        if call.is_done:
+            return None
+        call.stage = Stage.DONE
+        self._deadlines.discard(call)
+        self.open_calls -= 1
+        if call.ledger_id:
+            self._courier.forget(call)
+        if call.parked_until:
+            self._parked.pop(call, None)
+        agent = self._agents.get(call.agent)
+        if agent is not None and agent.waiting:
+            agent.waiting.pop(call, None)
+        robot = self._hub.robots.get(call.robot)
+        if robot is not None:
+            robot.calls.pop(call, None)
+        return robot
+
+    def _after_answer(self, robot: RobotLink, rpc_id: RpcId) -> None:
+        """An answer to a call may free the id that a changed list is pushed under."""
+        robot.session.on_answered(rpc_id)
+        if robot.session.is_xiaozhi:
+            agent = self._agents.get(robot.connection.agent)
+            if agent is not None:
+                robot.tell_change(agent.catalog)
+
+    def _forget_record(self, job: Job) -> None:
+        if job.is_recorded:
+            self._backplane.forget_local([job.call_id])
+
+    # A call is given up
+
+    def cancel(self, robot: RobotLink, rpc_id: RpcId, reason: str) -> None:
+        """The robot wants no answer any more: tell the tool server, answer nothing (MCP, Cancellation)."""
+        for call in [call for call in robot.calls if call.rpc_id == rpc_id and type(call.rpc_id) is type(rpc_id)]:
+            self._give_up(call, reason)
+            self._end(call)
+
+    def robot_gone(self, robot: RobotLink) -> None:
+        """Nobody is left to answer: its calls are cancelled upstream."""
+        for call in list(robot.calls):
+            self._give_up(call, "robot disconnected")
+            self._end(call)
+
+    def close(self) -> None:
+        """The worker stops: no call is taken any more, and every open one ends now."""
+        self.is_draining = True
+        for robot in self._hub.robots.values():
+            for call in list(robot.calls):
+                is_sent = call.stage in (Stage.SENT, Stage.DISPATCHED)
+                self._give_up(call, "gateway restarting")
+                self.fail(call, errors.stopped_in_call() if is_sent else errors.shutting_down())
+
+    def tick(self, now: float) -> None:
+        """End what is due: calls at their deadline, parked ones whose tool server did not come back."""
+        for call in self._deadlines.due(now):
+            seconds = call.call_seconds
+            if call.stage in (Stage.WAITING, Stage.PARKED):
+                self.fail(call, errors.not_sent_in_time(seconds))
+            else:
+                self._give_up(call, "deadline exceeded")
+                self.fail(call, errors.deadline_exceeded(call.server_id, seconds))
+        for call in [call for call in self._parked if call.parked_until <= now]:
+            agent = self._agents.get(call.agent)
+            row = agent.catalog.rows.get(call.server_id) if agent else None
+            self.fail(call, routing.offline(call.server_id, row))
+
+    def _give_up(self, call: Call, reason: str) -> None:
+        if call.stage not in (Stage.SENT, Stage.DISPATCHED):
+            return
+        if call.job is None:
+            self._courier.withdraw(call, reason)
+            return
+        link = self._hub.tool_servers.get(call.conn)
+        if link is not None:
+            link.cancel(call.job, reason)
+        self._forget_record(call.job)
+
+    # Other workers
+
+    async def owner_lost(self, worker: str) -> None:
+        """The worker is gone: what it was executing for us ends, in its result where that is recorded."""
+        await self._courier.owner_lost(worker, self)
+
+    async def recover(self) -> None:
+        """Messages may have been missed: find out what became of the calls that are away."""
+        await self._courier.recover(self)
+
+    def _log_failure(self, robot: RobotLink, name: str, failure: Failure, server_id: str = "") -> None:
+        logger.warning(
+            "call failed",
+            extra={
+                "agent": robot.connection.agent,
+                "conn": robot.connection.id,
+                "tool": name[:64],
+                "server_id": server_id,
+                "code": int(failure.code),
+                "reason": failure.reason,
+                "executed": failure.executed,
+            },
+        )

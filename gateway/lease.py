@@ -1,0 +1,190 @@
+"""This worker's proof of life: the beat, and what comes with each.
+
+Theory of operation
+-------------------
+Every two seconds the worker renews its lease and learns what it can't be told reliably by messages: which agents
+have changed, which workers are gone. A renewal counts from the moment *before* it was sent. A worker that could not
+renew for a whole lease fences itself: others may already have given its tool servers away, so it runs no call for
+them until it has renewed again.
+
+`fresh` in the answer means that the lease had not been there: the store may have forgotten this worker, or another
+has begun to bury it. Then everything it has is put back.
+
+The reaper: the list of workers only proposes, the lease decides. Any number of workers may reap the same one at the
+same time; each step only changes what still names the dead worker.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Collection
+from typing import Any
+
+from gateway.agents import Agents
+from gateway.backplane.base import Backplane, BackplaneUnavailable, Beat, WorkerRow
+from gateway.desk import Desk
+from gateway.executor import Executor
+from gateway.hub import Hub
+from gateway.reception import Reception
+from gateway.registrar import Registrar
+from gateway.settings import Settings
+from gateway.tasks import Tasks, each
+from gateway.toollink import ToolLink
+
+logger = logging.getLogger(__name__)
+
+CHANGED_OVERLAP_MS = 10_000
+RECONCILE_SECONDS = 60.0
+
+
+class Lease:
+    """The worker's membership of the cluster."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        backplane: Backplane,
+        tasks: Tasks,
+        hub: Hub,
+        rooms: tuple[Agents, Registrar, Desk, Executor, Reception],
+        describe: Callable[[], WorkerRow],
+    ) -> None:
+        self._settings = settings
+        self._backplane = backplane
+        self._tasks = tasks
+        self._hub = hub
+        self._agents, self._registrar, self._desk, self._executor, self._reception = rooms
+        self._describe = describe
+        self._renewed_at = -math.inf
+        self._changed_since_ms = 0
+        self._beats = 0
+        self._reaping: set[str] = set()
+        self._is_recovering = False
+        self._recover_again = False
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago the lease was last renewed."""
+        return self._tasks.now() - self._renewed_at
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether others may take this worker for dead by now."""
+        return self._backplane.is_shared and self.age_seconds > self._settings.lease_seconds
+
+    async def keep(self, on_open: Callable[[], None]) -> None:
+        """Beat for ever; `on_open` is told after the first. Raises BackplaneUnavailable if that fails."""
+        await self._beat()
+        on_open()
+        while True:
+            await asyncio.sleep(self._settings.beat_seconds)
+            try:
+                await self._beat()
+            except BackplaneUnavailable as error:
+                logger.warning("beat failed", extra={"cause": str(error), "lease_age": round(self.age_seconds, 1)})
+
+    async def _beat(self) -> None:
+        started = self._tasks.now()
+        beat = await self._backplane.beat(self._describe(), self._settings.lease_seconds)
+        is_first = math.isinf(self._renewed_at)
+        self._renewed_at = started
+        self._beats += 1
+        if beat.fresh and not is_first:
+            logger.warning("the lease had gone; putting everything back")
+            self.recover()
+        await self._read_changes()
+        self._agents.dead_workers -= {worker for worker, until in beat.workers.items() if until > beat.now_ms}
+        await self._look_after_others(beat)
+        await self._upkeep(started)
+
+    async def _read_changes(self) -> None:
+        since_ms, now_ms = self._changed_since_ms, self._backplane.now_ms
+        for agent, revision in (await self._backplane.changed(since_ms)).items():
+            self._agents.note_revision(agent, revision)
+        self._changed_since_ms = now_ms - CHANGED_OVERLAP_MS
+
+    async def _look_after_others(self, beat: Beat) -> None:
+        """End what waits for lost workers, and clean up after them."""
+        expired = {worker for worker, until in beat.workers.items() if until <= beat.now_ms}
+        suspects = expired | ((self._desk.owners | self._executor.origins) - beat.workers.keys())
+        suspects -= {self._backplane.worker_id}
+        if not suspects:
+            return
+        dead = suspects - await self._backplane.alive(suspects)
+        self._agents.dead_workers |= dead
+        for worker in dead:
+            self.worker_lost(worker)
+
+    def worker_lost(self, worker: str) -> None:
+        """The worker has no lease any more."""
+        self._executor.caller_lost(worker)
+        self._tasks.spawn(self._desk.owner_lost(worker), f"owner lost {worker}")
+        if worker not in self._reaping:
+            self._reaping.add(worker)
+            self._tasks.spawn(self._reap(worker), f"reap {worker}")
+
+    async def _reap(self, worker: str) -> None:
+        try:
+            owned = await self._backplane.owned(worker)
+            agents = {agent for kind, agent, _ in owned if kind == "server"}
+            await each(agents, lambda agent: self._registrar.bury(agent, worker))
+            await self._backplane.put_robots({(agent, conn): None for kind, agent, conn in owned if kind == "robot"})
+            await self._backplane.bury(worker, owned)
+            if not owned:
+                return  # it left in order
+            await self._backplane.event("reap", {"lost": worker, "owned": len(owned)})
+            logger.warning("lost worker cleaned up", extra={"lost": worker, "owned": len(owned)})
+        except BackplaneUnavailable as error:
+            logger.warning("lost worker not cleaned up yet", extra={"lost": worker, "cause": str(error)})
+        finally:
+            self._reaping.discard(worker)
+
+    # Putting back what this worker has
+
+    def recover(self) -> None:
+        """After a gap or a fresh lease: put everything back, read what was missed."""
+        self._recover_again = True
+        if not self._is_recovering:
+            self._is_recovering = True
+            self._tasks.spawn(self._recover(), "recover")
+
+    async def _recover(self) -> None:
+        try:
+            while self._recover_again:
+                self._recover_again = False
+                await self._put_back(list(self._hub.tool_servers.values()))
+                for robot in self._hub.robots.values():
+                    self._reception.note_row(robot)
+                self._agents.refresh_all()
+                await self._executor.recover()
+                await self._desk.recover()
+        except BackplaneUnavailable as error:
+            logger.warning("recovery interrupted", extra={"cause": str(error)})
+        finally:
+            self._is_recovering = False
+
+    async def _put_back(self, links: Collection[ToolLink]) -> None:
+        """RESTORE the connections' rows, and the tool sets that they point to."""
+        registered = [link for link in links if link.row is not None]
+        toolsets = {link.row.toolset: link.toolset for link in registered if link.row is not None}
+        if toolsets:
+            await self._backplane.put_toolsets(toolsets)
+        await each(registered, self._registrar.put_back)
+
+    async def _upkeep(self, now: float) -> None:
+        """What is due now and then, in slices, so that no beat carries everything."""
+        self._executor.note_local(now)
+        self._agents.refresh_stale()
+        self._reception.write_rows()
+        await self._agents.sweep(now)
+        await self._put_back(self._slice(list(self._hub.tool_servers.values()), RECONCILE_SECONDS))
+        await self._backplane.renew(
+            [agent.id for agent in self._slice(list(self._agents), self._settings.renew_seconds)]
+        )
+        for robot in self._slice(list(self._hub.robots.values()), self._settings.renew_seconds):
+            self._reception.note_row(robot)
+
+    def _slice(self, items: list[Any], period_seconds: float) -> list[Any]:
+        """This beat's share of the items, so that each has its turn once a period."""
+        turns = max(1, round(period_seconds / self._settings.beat_seconds))
+        return items[self._beats % turns :: turns]

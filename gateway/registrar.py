@@ -1,0 +1,304 @@
+"""Carries the decisions about tool servers into the shared directory, as often as it takes.
+
+Theory of operation
+-------------------
+Each procedure reads a snapshot, lets `registry` decide, and offers the change; if another worker was quicker, it
+starts over with what is true now. Procedures of one connection run one after the other (`_in_turn`), so that an
+`offline` can't overtake its own `register`. When the store is away a procedure waits for it and tries again: what a
+live connection has is put back in the end, and what is gone is cleaned up by the lease.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway import registry
+from gateway.agents import Agents
+from gateway.backplane.base import Backplane, BackplaneUnavailable, Change, Snapshot
+from gateway.backplane.envelope import Envelope
+from gateway.directory import Row
+from gateway.errors import CloseCode
+from gateway.hub import Hub
+from gateway.registry import Admitted, Newcomer, ProbeFirst, Rules, Superseded, TooMany
+from gateway.settings import Settings
+from gateway.tasks import Tasks
+from gateway.toollink import ToolLink
+from gateway.tools import Tool, digest, fit
+from gateway.toolsession import ToolsRead
+
+logger = logging.getLogger(__name__)
+
+TRIES_MAX = 200
+RETRY_SECONDS = 1.0
+REPLACED = "已被相同 server_id 的新连接取代 / replaced by a newer connection of the same server_id"
+SUPERSEDED = "已被其他网关进程上的新连接取代 / replaced by a newer connection on another worker"
+
+
+class Registrar:
+    """What this worker tells the directory about its tool servers."""
+
+    def __init__(self, settings: Settings, backplane: Backplane, tasks: Tasks, hub: Hub, agents: Agents) -> None:
+        self._settings = settings
+        self._backplane = backplane
+        self._tasks = tasks
+        self._hub = hub
+        self._agents = agents
+        self._is_settled = asyncio.Event()
+        self._is_settled.set()
+        self._turns: dict[str, list[Callable[[], Awaitable[None]]]] = {}
+        self._probes: dict[str, asyncio.Future[bool]] = {}
+        self.rules = Rules(
+            hold_ms=round(settings.name_hold_seconds * 1000),
+            handshake_ms=round(settings.handshake_seconds * 1000),
+            servers_max=settings.servers_per_agent,
+            tools_max=settings.tools_per_agent,
+        )
+
+    async def settled(self) -> None:
+        """Wait until everything has been told to the directory."""
+        await self._is_settled.wait()
+
+    # What happens to a tool server's connection
+
+    def on_dialled(self, link: ToolLink) -> None:
+        self._in_turn(link, lambda: self._begin(link))
+
+    def on_tools(self, link: ToolLink, read: ToolsRead) -> None:
+        """The tool server's list is in: register it, or swap its tools."""
+        if link.row is not None and link.row.toolset == digest(read.encoded):
+            return
+        self._in_turn(link, lambda: self._register(link, read.tools, read.encoded))
+
+    def on_gone(self, link: ToolLink, cause: str) -> None:
+        self._in_turn(link, lambda: self._end(link, cause))
+
+    async def put_back(self, link: ToolLink) -> None:
+        """Make sure that the directory says what this live connection has registered."""
+        row, claims = link.row, link.claims
+        if row is None or link.connection.id not in self._hub.tool_servers:
+            return
+        decided = await self._settle(
+            link.connection.agent, lambda snapshot: registry.restore(snapshot, link.server_id, row, claims)
+        )
+        if isinstance(decided, Superseded) and link.row is row:
+            self._close_superseded(link)
+
+    async def bury(self, agent: str, worker: str) -> None:
+        """Take everything of a dead worker offline in this agent."""
+        cause = f"网关进程 {worker} 失联 / worker {worker} was lost"
+        await self._settle(agent, lambda snapshot: registry.bury(snapshot, worker, cause, self.rules))
+
+    def _in_turn(self, link: ToolLink, procedure: Callable[[], Awaitable[None]]) -> None:
+        turns = self._turns.setdefault(link.connection.id, [])
+        turns.append(procedure)
+        self._is_settled.clear()
+        if len(turns) == 1:
+            self._tasks.spawn(self._take_turns(link, turns), f"registrar {link.connection.id}")
+
+    async def _take_turns(self, link: ToolLink, turns: list[Callable[[], Awaitable[None]]]) -> None:
+        try:
+            while turns:
+                await self._persist(turns[0])
+                turns.pop(0)
+        finally:
+            del self._turns[link.connection.id]
+            if not self._turns:
+                self._is_settled.set()
+
+    async def _persist(self, procedure: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                return await procedure()
+            except BackplaneUnavailable as error:
+                logger.warning("directory not reached, trying again", extra={"cause": str(error)})
+                await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.0))
+
+    async def _settle(self, agent: str, decide: Callable[[Snapshot], Any]) -> Any:
+        """Read, decide, commit, until the commit is taken. A decision that is no change is returned as it is."""
+        for attempt in range(TRIES_MAX):
+            snapshot = await self._backplane.snapshot(agent)
+            decision = decide(snapshot)
+            change = decision.change if isinstance(decision, Admitted) else decision
+            if not isinstance(change, Change) or not change:
+                return decision
+            revision = await self._backplane.commit(agent, snapshot.revision, change)
+            if revision is not None:
+                self._agents.note_revision(agent, revision)
+                return decision
+            await asyncio.sleep(random.uniform(0.0, 0.002 * min(attempt + 1, 20)))
+        raise BackplaneUnavailable(f"agent {agent}: no commit taken in {TRIES_MAX} tries")
+
+    async def _begin(self, link: ToolLink) -> None:
+        if not self._is_here(link):
+            return
+        worker, conn = self._backplane.worker_id, link.connection.id
+        await self._settle(
+            link.connection.agent, lambda snapshot: registry.begin_handshake(snapshot, worker, conn, self.rules)
+        )
+
+    async def _register(self, link: ToolLink, tools: list[Tool], encoded: bytes) -> None:
+        ghosts: set[str] = set()
+        twins: set[str] = set()
+        while self._is_here(link):
+            toolset = digest(encoded)
+            self._agents.keep_toolset(toolset, tools)
+            await self._backplane.put_toolsets({toolset: encoded})
+            originals = tuple(tool["name"] for tool in tools)
+            decided = await self._decide(link, toolset, originals, ghosts, twins)
+            match decided:
+                case Admitted():
+                    self._on_admitted(link, decided, encoded)
+                    return
+                case ProbeFirst(_, row):
+                    (twins if await self._is_alive(row) else ghosts).add(row.conn)
+                case TooMany(limit, 0):
+                    self._refuse(link, limit)
+                    return
+                case TooMany(limit, room):
+                    self._log(link, logging.WARNING, "tools left out", limit=limit, left_out=len(tools) - room)
+                    tools, encoded, _ = fit(tools, room, self._settings.toolset_bytes)
+                case Superseded():
+                    self._close_superseded(link)
+                    return
+                case _:
+                    self._log(link, logging.WARNING, "its row is gone; it is put back within a minute")
+                    return
+
+    async def _decide(
+        self, link: ToolLink, toolset: str, originals: tuple[str, ...], ghosts: set[str], twins: set[str]
+    ) -> Any:
+        connection, server_id = link.connection, link.server_id
+        if link.row is not None:
+            return await self._settle(
+                connection.agent,
+                lambda snapshot: registry.swap_tools(
+                    snapshot, server_id, connection.id, toolset, originals, self.rules
+                ),
+            )
+        newcomer = Newcomer(
+            worker=self._backplane.worker_id,
+            conn=connection.id,
+            server_id=connection.server_id,
+            name=link.session.name,
+            version=link.session.version,
+            toolset=toolset,
+            originals=originals,
+        )
+        return await self._settle(
+            connection.agent,
+            lambda snapshot: registry.register(
+                snapshot, newcomer, self.rules, dead=self._agents.dead_workers, ghosts=ghosts, twins=twins
+            ),
+        )
+
+    def _on_admitted(self, link: ToolLink, admitted: Admitted, encoded: bytes) -> None:
+        is_new = link.row is None
+        link.toolset = encoded
+        link.server_id, link.row, link.claims = admitted.server_id, admitted.row, dict(admitted.claims)
+        if not self._is_here(link):
+            return  # `on_gone` has its turn next
+        event = "tool server registered" if is_new else "tools changed"
+        peer = f"{link.session.name} {link.session.version}".strip()
+        self._log(link, logging.INFO, event, peer=peer, tools=admitted.row.tools)
+        if is_new:
+            self._event("join", link, peer=peer, tools=admitted.row.tools)
+        if admitted.displaced is not None:
+            self._displace(link, admitted)
+
+    def _displace(self, link: ToolLink, admitted: Admitted) -> None:
+        """Close the connection that held the row until now, wherever it is."""
+        old, reason = admitted.displaced, REPLACED
+        if old is None:
+            return
+        if admitted.takeovers >= registry.TAKEOVERS_TO_NAME:
+            reason = (
+                f"一分钟内第 {admitted.takeovers} 次取代：两个程序共用 server_id / "
+                f"takeover {admitted.takeovers} within a minute: two bridges share one server_id"
+            )
+            self._log(link, logging.WARNING, "two bridges share one server_id", takeovers=admitted.takeovers)
+        self._event("takeover", link, old=old.conn, within_a_minute=admitted.takeovers)
+        self.kick(old, link.connection.agent, admitted.server_id, reason)
+
+    def kick(self, row: Row, agent: str, server_id: str, reason: str) -> None:
+        """Have the row's connection closed with 1000."""
+        here = self._hub.tool_servers.get(row.conn)
+        if here is not None:
+            here.close(CloseCode.REPLACED, reason, "replaced")
+        elif row.worker != self._backplane.worker_id:
+            self._backplane.send(
+                row.worker, Envelope("kick", agent=agent, server=server_id, conn=row.conn, reason=reason)
+            )
+
+    async def _end(self, link: ToolLink, cause: str) -> None:
+        agent, conn, server_id, row = link.connection.agent, link.connection.id, link.server_id, link.row
+        link.row = None
+        if row is None:
+            named, error = link.connection.server_id, link.cause or cause
+            await self._settle(agent, lambda snapshot: registry.end_handshake(snapshot, conn, named, error, self.rules))
+        else:
+            self._event("leave", link, cause=cause)
+            await self._settle(
+                agent, lambda snapshot: registry.go_offline(snapshot, server_id, conn, cause, self.rules)
+            )
+
+    def _refuse(self, link: ToolLink, limit: str) -> None:
+        self._log(link, logging.WARNING, "tool server refused", limit=limit)
+        link.close(CloseCode.POLICY, f"超出上限 / limit reached: {limit}", f"limit {limit}")
+
+    def _close_superseded(self, link: ToolLink) -> None:
+        self._log(link, logging.WARNING, "superseded")
+        link.close(CloseCode.REPLACED, SUPERSEDED, "superseded")
+
+    def _is_here(self, link: ToolLink) -> bool:
+        return link.connection.id in self._hub.tool_servers and not link.cause
+
+    # Ghost or twin?
+
+    async def _is_alive(self, row: Row) -> bool:
+        """Whether the connection of this row still answers, on whichever worker it is (design §4.4)."""
+        here = self._hub.tool_servers.get(row.conn)
+        if row.worker == self._backplane.worker_id and here is None:
+            return False
+        number = f"{row.conn}?{random.getrandbits(32):08x}"
+        verdict: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._probes[number] = verdict
+        try:
+            if here is not None:
+                here.probe(lambda is_alive: self.on_probed(number, is_alive=is_alive))
+            else:
+                envelope = Envelope("probe", id=number, conn=row.conn)
+                self._backplane.send(row.worker, envelope, lambda receivers: self._on_receivers(number, receivers))
+            # The other side needs its own time to find out; a second more for the way.
+            async with asyncio.timeout(self._settings.ghost_seconds + 1.0):
+                return await verdict
+        except TimeoutError:
+            return False
+        finally:
+            del self._probes[number]
+
+    def _on_receivers(self, number: str, receivers: int) -> None:
+        if receivers == 0:
+            self.on_probed(number, is_alive=False)
+
+    def on_probed(self, number: str, *, is_alive: bool) -> None:
+        """The verdict on one probe of ours."""
+        verdict = self._probes.get(number)
+        if verdict is not None and not verdict.done():
+            verdict.set_result(is_alive)
+
+    def _event(self, kind: str, link: ToolLink, **fields: object) -> None:
+        """Add a line to the operators' event log, without waiting for it."""
+        of_link = {"agent": link.connection.agent, "server": link.server_id, "conn": link.connection.id}
+        self._tasks.spawn(self._tell_event(kind, {**of_link, **fields}), "event")
+
+    async def _tell_event(self, kind: str, fields: dict[str, object]) -> None:
+        try:
+            await self._backplane.event(kind, fields)
+        except BackplaneUnavailable as error:
+            logger.debug("event not written", extra={"kind": kind, "cause": str(error)})
+
+    def _log(self, link: ToolLink, level: int, message: str, **fields: object) -> None:
+        extra = {"agent": link.connection.agent, "server_id": link.server_id, "conn": link.connection.id, **fields}
+        logger.log(level, message, extra=extra)

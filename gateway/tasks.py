@@ -1,0 +1,90 @@
+"""Work that a synchronous caller starts and nobody waits for, inside one task group."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+logger = logging.getLogger(__name__)
+
+
+class Tasks:
+    """A task group that a failing task does not bring down: what escapes is logged, the rest goes on.
+
+    This is the outermost handler of everything that is spawned here.
+    """
+
+    def __init__(self) -> None:
+        self._group: asyncio.TaskGroup | None = None
+        self._running: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    async def __aenter__(self) -> Self:
+        self._group = await asyncio.TaskGroup().__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Cancel what still runs, and wait for it."""
+        group, self._group = self._group, None
+        for task in self._running:
+            task.cancel()
+        if group is not None:
+            await group.__aexit__(kind, error, trace)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Start the work; it is dropped, unstarted, when the group is not open."""
+        if self._group is None:
+            work.close()
+            return
+        task = self._group.create_task(self._guard(work, name), name=name)
+        self._running.add(task)
+        task.add_done_callback(lambda task: self._forget(task, work))
+
+    def _forget(self, task: asyncio.Task[None], work: Coroutine[Any, Any, None]) -> None:
+        self._running.discard(task)
+        work.close()  # cancelled before it began, it would complain of never having been awaited
+
+    def later(self, seconds: float, act: Callable[[], None]) -> None:
+        """Call `act` after so many seconds, if the group is still open then."""
+        asyncio.get_running_loop().call_later(seconds, self._act, act)
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def now(self) -> float:
+        """The event loop's time, in seconds."""
+        return asyncio.get_running_loop().time()
+
+    def _act(self, act: Callable[[], None]) -> None:
+        if self._group is not None:
+            act()
+
+    async def _guard(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        try:
+            await work
+        except Exception:
+            logger.exception("a background task failed: %s", name)
+
+
+T = TypeVar("T")
+
+
+async def each(items: Iterable[T], act: Callable[[T], Awaitable[None]], at_once: int = 32) -> None:
+    """Do it for every item, so many at a time. The first failure ends the others and is raised, bare."""
+    waiting = iter(list(items))
+
+    async def work() -> None:
+        for item in waiting:
+            await act(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(work())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None

@@ -1,0 +1,265 @@
+"""A tool server's connection: its conversation, and the jobs that it is executing.
+
+Theory of operation
+-------------------
+Everything is synchronous: a frame comes in, is handled to its end, and what it causes is written or handed on before
+the next one. The pure session says what to do about frames that are no answers; the link does it, keeps the one
+timer that the session asks for, and matches answers to jobs.
+
+While the connection is suspected to be a ghost (`probe`), new jobs are held: they go out when it proves alive, and
+back to their callers, unsent, when it does not.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from gateway import errors, jsonrpc, toolsession
+from gateway.calls import Job, upstream_frame
+from gateway.connection import Connection
+from gateway.directory import Claim, Row
+from gateway.errors import CloseCode, Failure
+from gateway.jsonrpc import Garbage, Invalid, Message, Response
+from gateway.toolsession import End, Progress, Remark, Send, Step, ToolSession, ToolsRead, own_id
+
+logger = logging.getLogger(__name__)
+
+
+class ToolEvents(Protocol):
+    """Who registers tool servers."""
+
+    def on_tools(self, link: "ToolLink", read: ToolsRead) -> None: ...
+
+
+class ToolLink:
+    """One tool server, connected here."""
+
+    def __init__(
+        self, connection: Connection, session: ToolSession, events: ToolEvents, *, ghost_seconds: float
+    ) -> None:
+        self.connection = connection
+        self.session = session
+        self.server_id = connection.server_id
+        self.row: Row | None = None
+        """What is registered of it; None before that, and after its connection has gone."""
+        self.claims: dict[str, Claim] = {}
+        self.toolset = b"[]"
+        """Its tools as JSON text, as they are registered."""
+        self.jobs: dict[int, Job] = {}
+        self.cause = ""
+        """Why the gateway closed it, empty if it did not."""
+        self._events = events
+        self._ghost_seconds = ghost_seconds
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0  # uvloop's handles don't tell theirs
+        self._probes: list[Callable[[bool], None]] = []
+        self._probe_timer: asyncio.TimerHandle | None = None
+        self._held: list[Job] = []
+
+    def __repr__(self) -> str:
+        name = self.server_id or "?"
+        return f"<ToolLink {self.connection.id} {name} [{self.session.stage.value}, {len(self.jobs)} jobs]>"
+
+    @property
+    def has_jobs(self) -> bool:
+        return bool(self.jobs)
+
+    def open(self) -> None:
+        """Begin the conversation."""
+        self.session.start(self._loop.time())
+        self._arm()
+
+    # What it says
+
+    def on_frame(self, frame: bytes) -> None:
+        message = jsonrpc.parse(frame)
+        if isinstance(message, Response):
+            job = self.jobs.get(own_id(message.id))
+            if job is not None:
+                self._on_answer(job, message.message, frame)
+                return
+        self._on_other(message, frame)
+
+    def _on_other(self, message: Message, frame: bytes) -> None:
+        if isinstance(message, Garbage) and not message.is_blank:
+            message = jsonrpc.standard_parse(frame)
+            if isinstance(message, Response) and own_id(message.id) in self.jobs:
+                what = "NaN、Infinity、BOM 或残缺字符 / NaN, Infinity, a BOM or surrogates"
+                self._on_unusable(self.jobs[own_id(message.id)], what)
+                return
+        if isinstance(message, Invalid) and not message.has_method and message.id is not None:
+            job = self.jobs.get(own_id(message.id))
+            if job is not None:
+                self._on_unusable(job, "既无 result 也无 error / neither result nor error")
+                return
+        if self._probes:
+            self._end_probe(is_alive=True)
+        if isinstance(message, list):
+            for member in message[:1000]:
+                self._on_member(member)
+            return
+        self._carry_out(self.session.on_message(message, self._loop.time()))
+
+    def _on_member(self, member: Any) -> None:
+        """One member of an array, which servers of 2025-03-26 may send."""
+        message = jsonrpc.classify(member)
+        job = self.jobs.get(own_id(message.id)) if isinstance(message, Response) else None
+        if job is None or not isinstance(message, Response):
+            self._carry_out(self.session.on_message(message, self._loop.time()))
+            return
+        try:
+            frame = jsonrpc.dumps(message.message)
+        except jsonrpc.Undumpable:
+            self._on_unusable(job, "嵌套过深 / nested too deep")
+        else:
+            self._on_answer(job, message.message, frame)
+
+    def _on_answer(self, job: Job, message: dict[str, Any], frame: bytes) -> None:
+        self._forget(job)
+        self.session.note_heard(self._loop.time())
+        if self._probes:
+            self._end_probe(is_alive=True)
+        job.caller.on_answer(job, message, frame)
+
+    def _on_unusable(self, job: Job, what: str) -> None:
+        """An answer that can't be passed on: the call ends at once."""
+        failure = errors.bad_answer(self.server_id, what)
+        message = {"jsonrpc": "2.0", "id": job.upstream_id, "error": failure.as_error(job.agent)}
+        self._on_answer(job, message, jsonrpc.dumps(message))
+
+    def _forget(self, job: Job) -> None:
+        self.jobs.pop(job.upstream_id, None)
+        job.is_done = True
+
+    # Jobs
+
+    def run(self, job: Job) -> Failure | None:
+        """Send the job to the tool server, or hold it while that is being probed. A failure means: not sent."""
+        if self._probes:
+            self._held.append(job)
+            return None
+        return self._send_job(job)
+
+    def _send_job(self, job: Job) -> Failure | None:
+        job.upstream_id = self.session.take_id(self.jobs.__contains__)
+        try:
+            frame = upstream_frame(job)
+        except jsonrpc.Undumpable:
+            return errors.too_deep()
+        if not self.connection.wire.send(frame):
+            job.is_done = True
+            job.caller.on_unsent(job)
+            return None
+        self.session.note_sent(self._loop.time())
+        self.jobs[job.upstream_id] = job
+        return None
+
+    def cancel(self, job: Job, reason: str) -> None:
+        """Forget the job and tell the tool server so; a late answer is a foreign id then."""
+        if job in self._held:
+            self._held.remove(job)
+        elif self.jobs.pop(job.upstream_id, None) is job:
+            params = {"requestId": job.upstream_id, "reason": reason}
+            self.connection.wire.send(jsonrpc.notification("notifications/cancelled", params))
+        job.is_done = True
+
+    # Ghosts
+
+    def probe(self, on_verdict: Callable[[bool], None]) -> None:
+        """Find out whether the peer still lives: True at once while it executes a job, or when it says anything."""
+        if self.jobs:
+            on_verdict(True)
+            return
+        self._probes.append(on_verdict)
+        if self._probe_timer is None:
+            self._probe_timer = self._loop.call_later(self._ghost_seconds, self._end_probe, False)
+            self._carry_out(self.session.ping(self._loop.time()))
+
+    def _end_probe(self, is_alive: bool) -> None:
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+            self._probe_timer = None
+        probes, self._probes = self._probes, []
+        held, self._held = self._held, []
+        for on_verdict in probes:
+            on_verdict(is_alive)
+        for job in held:
+            self._settle_held(job, is_alive)
+        if not is_alive:
+            self.close(CloseCode.REPLACED, "无响应，已被新连接取代 / silent; replaced by a newer connection", "ghost")
+
+    def _settle_held(self, job: Job, is_alive: bool) -> None:
+        failure = self._send_job(job) if is_alive else None
+        if not is_alive:
+            job.is_done = True
+            job.caller.on_unsent(job)
+        elif failure is not None:
+            job.is_done = True
+            message = {"jsonrpc": "2.0", "id": 0, "error": failure.as_error(job.agent)}
+            job.caller.on_answer(job, message, jsonrpc.dumps(message))
+
+    # The session's wishes
+
+    def _carry_out(self, steps: list[Step]) -> None:
+        for step in steps:
+            match step:
+                case Send(frame):
+                    self.connection.wire.send(frame)
+                case ToolsRead():
+                    self._events.on_tools(self, step)
+                case Progress(token, params):
+                    job = self.jobs.get(own_id(token))
+                    if job is not None:
+                        job.caller.on_progress(job, params)
+                case End(code, reason, cause):
+                    self.close(code, reason, cause)
+                case Remark(kind, text):
+                    self._log(logging.WARNING, "tool server oddity", kind=kind, what=text)
+        self._arm()
+
+    def _arm(self) -> None:
+        """Have the session's next moment come; a timer that is early enough already stays as it is."""
+        if self._timer is not None:
+            if self._timer_due <= self.session.due:
+                return
+            self._timer.cancel()
+        self._timer_due = self.session.due
+        self._timer = self._loop.call_at(self._timer_due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._carry_out(self.session.on_time(self._loop.time(), is_busy=bool(self.jobs)))
+
+    # The end
+
+    def close(self, code: CloseCode, reason: str, cause: str) -> None:
+        """End the connection from our side; `gone` follows when the socket is closed."""
+        if not self.cause:
+            self.cause = cause
+        self.connection.wire.close(int(code), reason)
+
+    def gone(self) -> None:
+        """The socket is closed: every job here ends now."""
+        for timer in (self._timer, self._probe_timer):
+            if timer is not None:
+                timer.cancel()
+        self.session.stage = toolsession.Stage.CLOSED
+        if self._probes:
+            probes, self._probes = self._probes, []
+            for on_verdict in probes:
+                on_verdict(False)
+        held, self._held = self._held, []
+        jobs = list(self.jobs.values())
+        self.jobs.clear()
+        for job in held:
+            job.is_done = True
+            job.caller.on_unsent(job)
+        for job in jobs:
+            job.is_done = True
+            job.caller.on_lost(job)
+
+    def _log(self, level: int, message: str, **fields: object) -> None:
+        extra = {"agent": self.connection.agent, "server_id": self.server_id, "conn": self.connection.id, **fields}
+        logger.log(level, message, extra=extra)

@@ -1,0 +1,284 @@
+"""This process's seat in the cluster: takes connections, hears the mailbox, and ends in order.
+
+Theory of operation
+-------------------
+The worker builds its rooms and joins them; what happens in each is theirs. Connections come from the endpoints
+(`open_*`, `closed`), envelopes from the backplane (`on_*`). One task keeps the session with the backplane and beats
+in it; a worker that can't reach the backplane at its start is not ready, says so, and tries again for ever.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+
+from gateway import __version__, toolsession
+from gateway.agents import Agent, Agents
+from gateway.backplane.base import Backplane, BackplaneUnavailable, WorkerRow
+from gateway.backplane.envelope import Envelope
+from gateway.connection import Connection
+from gateway.desk import Desk
+from gateway.errors import CloseCode
+from gateway.executor import Executor
+from gateway.hub import Hub
+from gateway.lease import Lease
+from gateway.reception import Reception
+from gateway.registrar import Registrar
+from gateway.robotlink import RobotLink
+from gateway.robotsession import RobotSession
+from gateway.settings import Settings
+from gateway.tasks import Tasks
+from gateway.toollink import ToolLink
+from gateway.toolsession import ToolSession
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.05
+GRACE_CHECK_SECONDS = 0.5
+CONNECT_RETRY_SECONDS = 1.0
+CONNECT_LOG_SECONDS = 10.0
+SERVER_INFO = {"name": "xiaozhi-mcp-gateway", "version": __version__}
+RESTARTING = "网关重启，请稍后重连 / gateway restarting, please redial"
+
+
+def new_worker_id() -> str:
+    """An id for one life of a worker: host and chance, so that no successor inherits what a dead one left."""
+    host = "".join(c if c.isascii() and (c.isalnum() or c in ".-") else "-" for c in socket.gethostname())[:40]
+    return f"{host or 'worker'}-{secrets.token_hex(4)}"
+
+
+class Worker:
+    """One gateway process. Is the backplane's listener."""
+
+    def __init__(self, settings: Settings, backplane: Backplane) -> None:
+        self.settings = settings
+        self.backplane = backplane
+        self.hub = Hub()
+        self._tasks = Tasks()
+        self._started_ms = 0
+        self._count = 0
+        self._opened = asyncio.Event()
+        self.is_stopping = False
+        self.trouble = "starting"
+        self.agents = Agents(
+            settings, backplane, self._tasks, on_catalog=self._on_new_catalog, on_trouble=self._on_agent_trouble
+        )
+        self.desk = Desk(settings, backplane, self.hub, self.agents, self._tasks)
+        self._registrar = Registrar(settings, backplane, self._tasks, self.hub, self.agents)
+        self._executor = Executor(settings, backplane, self.hub, self._tasks, lambda: self._lease.is_fenced)
+        self._reception = Reception(settings, backplane, self.agents, self.desk, self._tasks)
+        self._lease = Lease(
+            settings,
+            backplane,
+            self._tasks,
+            self.hub,
+            (self.agents, self._registrar, self.desk, self._executor, self._reception),
+            self.describe,
+        )
+
+    def __repr__(self) -> str:
+        state = "stopping" if self.is_stopping else "ready" if self.is_ready else self.trouble
+        counts = f"{len(self.hub.tool_servers)} tool servers, {len(self.hub.robots)} robots"
+        return f"<Worker {self.backplane.worker_id} [{counts} | {self.desk.open_calls} calls open | {state}]>"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether this worker may take connections. Redis away later on does not end it, unless a setting says so."""
+        if not self._opened.is_set() or self.is_stopping:
+            return False
+        limit_seconds = self.settings.unready_after_seconds
+        return not limit_seconds or not self.backplane.is_shared or self._lease.age_seconds < limit_seconds
+
+    def describe(self) -> WorkerRow:
+        """What this worker says of itself at each beat."""
+        return WorkerRow(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            started_ms=self._started_ms or self.backplane.now_ms,
+            state="stopping" if self.is_stopping else "up",
+            robots=len(self.hub.robots),
+            tool_servers=len(self.hub.tool_servers),
+            calls=self.desk.open_calls,
+        )
+
+    def now(self) -> float:
+        """The event loop's time, in seconds."""
+        return self._tasks.now()
+
+    # Connections
+
+    def new_connection_id(self) -> str:
+        self._count += 1
+        return f"{self.backplane.worker_id}.{self._count}"
+
+    def open_tool_server(self, connection: Connection) -> ToolLink:
+        """A tool server has been accepted: begin its conversation."""
+        settings = self.settings
+        limits = toolsession.Limits(
+            hello_pause_seconds=settings.hello_pause_seconds,
+            handshake_seconds=settings.handshake_seconds,
+            ping_seconds=settings.mcp_ping_seconds,
+            reread_seconds=settings.reread_seconds,
+            tools_max=settings.tools_per_server,
+            toolset_bytes=settings.toolset_bytes,
+        )
+        session = ToolSession(limits, SERVER_INFO)
+        link = ToolLink(connection, session, self._registrar, ghost_seconds=settings.ghost_seconds)
+        agent = self.agents.enter(connection.agent)
+        agent.tool_servers[connection.id] = link
+        self.hub.add_tool_server(link)
+        connection.wire.attach(link.on_frame, max_bytes=settings.frame_bytes)
+        link.open()
+        self._registrar.on_dialled(link)
+        return link
+
+    def open_robot(self, connection: Connection) -> RobotLink:
+        """A robot has been accepted: it may speak."""
+        session = RobotSession(connection.agent, SERVER_INFO)
+        link = RobotLink(connection, session, self._reception, limit_bytes=self.settings.result_bytes)
+        agent = self.agents.enter(connection.agent)
+        agent.robots[connection.id] = link
+        self.hub.add_robot(link)
+        connection.wire.attach(link.on_frame, max_bytes=self.settings.robot_frame_bytes)
+        self._reception.note_row(link)
+        return link
+
+    def tool_server_closed(self, link: ToolLink, cause: str) -> None:
+        """The tool server's socket is closed: its calls end now, its row goes offline."""
+        connection = link.connection
+        self.hub.remove(connection.id)
+        link.gone()
+        self._registrar.on_gone(link, link.cause or cause)
+        agent = self.agents.get(connection.agent)
+        if agent is not None:
+            agent.tool_servers.pop(connection.id, None)
+            self.agents.leave(agent, self._tasks.now())
+
+    def robot_closed(self, link: RobotLink) -> None:
+        """The robot's socket is closed: nobody is left to answer."""
+        connection = link.connection
+        self.desk.robot_gone(link)
+        self.hub.remove(connection.id)
+        self._reception.forget(link)
+        agent = self.agents.get(connection.agent)
+        if agent is not None:
+            agent.robots.pop(connection.id, None)
+            self.agents.leave(agent, self._tasks.now())
+
+    # What the backplane says
+
+    def on_envelope(self, envelope: Envelope) -> None:
+        match envelope.type if envelope.is_supported else "unsupported":
+            case "unsupported":
+                self._on_unsupported(envelope)
+            case "req" | "cancel" | "query" | "probe":
+                self._executor.on_envelope(envelope)
+            case "status" if envelope.reason in ("alive", "ghost"):
+                self._registrar.on_probed(envelope.id, is_alive=envelope.reason == "alive")
+            case "kick":
+                self._on_kick(envelope)
+            case "bye":
+                self._lease.worker_lost(envelope.sender)
+            case _:
+                self.desk.on_envelope(envelope)
+
+    def _on_unsupported(self, envelope: Envelope) -> None:
+        """Never dropped: a newer or older worker must learn that it was not understood (design §7)."""
+        if envelope.type != "nack":
+            self.backplane.send(envelope.sender, Envelope("nack", id=envelope.id, reason="unsupported"))
+
+    def on_catalog(self, agent: str, revision: int) -> None:
+        self.agents.note_revision(agent, revision)
+
+    def on_gap(self) -> None:
+        logger.warning("messages may have been missed; recovering")
+        self._lease.recover()
+
+    def _on_kick(self, envelope: Envelope) -> None:
+        link = self.hub.tool_servers.get(envelope.conn)
+        if link is not None:
+            link.close(CloseCode.REPLACED, envelope.reason, "replaced")
+
+    def _on_new_catalog(self, agent: Agent) -> None:
+        self.desk.on_catalog(agent, self._tasks.now())
+        self._reception.on_catalog(agent)
+
+    def _on_agent_trouble(self, agent: Agent) -> None:
+        self.desk.on_trouble(agent)
+
+    # Life
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """The worker is alive inside this block; it may take a while until it `is_ready`."""
+        async with self._tasks:
+            self._tasks.spawn(self._serve(), "session")
+            self._tasks.spawn(self._tick(), "tick")
+            try:
+                yield
+            finally:
+                await self.shut_down()
+
+    async def opened(self) -> None:
+        """Wait until the worker may take connections, but not for a backplane that can't be reached.
+
+        Until then nothing is accepted; afterwards peers are told 503, and probes why.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.redis_timeout_seconds):
+                await self._opened.wait()
+
+    async def shut_down(self) -> None:
+        """Close every connection with 1012, let their rows go offline, and leave the cluster. Idempotent, bounded."""
+        if self.is_stopping:
+            return
+        self.is_stopping = True
+        self.desk.close()
+        for link in list(self.hub.tool_servers.values()):
+            link.close(CloseCode.RESTART, RESTARTING, "网关重启 / gateway restarted")
+        for robot in list(self.hub.robots.values()):
+            robot.connection.wire.close(int(CloseCode.RESTART), RESTARTING)
+        with suppress(TimeoutError, BackplaneUnavailable):  # what stays behind is cleaned up by the lease
+            async with asyncio.timeout(self.settings.close_seconds):
+                await self.hub.emptied()
+                await self._registrar.settled()
+                if self._opened.is_set():
+                    await self._reception.flush()
+                    await self.backplane.leave()
+
+    async def _serve(self) -> None:
+        """Keep the session with the backplane; it reconnects by itself once it has been there."""
+        told_at = -CONNECT_LOG_SECONDS
+        while True:
+            try:
+                async with self.backplane.session(self):
+                    self._started_ms = self.backplane.now_ms
+                    await self._lease.keep(self._on_open)
+            except BackplaneUnavailable as error:
+                self.trouble = str(error)
+                if self._tasks.now() - told_at >= CONNECT_LOG_SECONDS:
+                    told_at = self._tasks.now()
+                    logger.error("not ready: %s", self.trouble)
+            await asyncio.sleep(CONNECT_RETRY_SECONDS)
+
+    def _on_open(self) -> None:
+        self.trouble = ""
+        self._opened.set()
+        logger.info("worker ready", extra={"worker": self.backplane.worker_id})
+
+    async def _tick(self) -> None:
+        """What happens by the clock alone."""
+        next_grace_check = 0.0
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = self._tasks.now()
+            self.desk.tick(now)
+            self._executor.tick(now)
+            self._reception.tick(now)
+            if now >= next_grace_check:
+                next_grace_check = now + GRACE_CHECK_SECONDS
+                self.agents.end_graces()

@@ -1,0 +1,88 @@
+"""Fixtures of every test that talks to a running gateway: one worker, or several on one backplane."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import pytest
+import uvloop
+
+from gateway.backplane.keys import Keys
+from tests.backplane.cluster import kept_without_end
+from tests.support.gateway import Gateway, Guests
+from tests.support.redis_server import RedisServer, engines, running
+from tests.support.running import Cluster, MemoryCluster, RedisCluster, settings
+
+StartCluster: TypeAlias = Callable[..., Awaitable[list[Gateway]]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "settings(**changes): start this test's gateway with other settings")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop of the tests is the one that the gateway runs on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+def guests() -> Guests:
+    """The peers of the test; they leave before the gateway is stopped."""
+    return Guests()
+
+
+def _changes(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The settings that the test's markers name."""
+    changes: dict[str, Any] = {}
+    for marker in reversed(list(request.node.iter_markers("settings"))):
+        changes |= marker.kwargs
+    return changes
+
+
+@asynccontextmanager
+async def _serving(cluster: Cluster, guests: Guests) -> AsyncGenerator[StartCluster]:
+    """A function that starts workers; at the end the guests leave, then the workers stop."""
+
+    async def start(count: int = 2, **changes: Any) -> list[Gateway]:
+        return [Gateway(await cluster.add_worker(**changes), guests) for _ in range(count)]
+
+    try:
+        yield start
+        await guests.leave()
+    finally:
+        await cluster.stop()
+
+
+@pytest.fixture
+async def gateway(request: pytest.FixtureRequest, guests: Guests) -> AsyncGenerator[Gateway]:
+    """One worker on the memory backplane: what a home has."""
+    cluster = MemoryCluster(settings(**_changes(request)), is_shared=False)
+    async with _serving(cluster, guests) as start:
+        [gateway] = await start(1)
+        yield gateway
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One Redis-compatible server for all tests of this process; each starts with it empty."""
+    with running(next(iter(engines().values()))) as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def cluster(request: pytest.FixtureRequest, guests: Guests) -> AsyncGenerator[StartCluster]:
+    """A function that starts so many workers on one backplane: `a, b = await cluster(2)`."""
+    changes = _changes(request)
+    if request.param == "memory":
+        async with _serving(MemoryCluster(settings(**changes)), guests) as start:
+            yield start
+        return
+    server: RedisServer = request.getfixturevalue("redis_server")
+    with server.client() as client:
+        client.flushall()
+        async with _serving(RedisCluster(settings(**changes, redis_url=server.url)), guests) as start:
+            yield start
+        assert kept_without_end(client, Keys().is_durable) == [], "keys without a time to live were left"

@@ -1,0 +1,43 @@
+"""Gateways that are processes of their own, as in production: to be killed, which nothing in this process can play."""
+
+import signal
+from typing import Any
+
+from gateway.settings import Settings, env_name, specs, written
+from tests.cli.command_line import CommandLine, Started
+from tests.support.running import settings
+
+URL = r"http://127\.0\.0\.1:(\d+)/mcp_endpoint/health\?key="
+
+
+class GatewayProcess:
+    """`mcp-gateway serve` on a free port; with several workers, all of them behind it."""
+
+    def __init__(self, started: Started, settings: Settings, port: int) -> None:
+        self._started = started
+        self.settings = settings
+        self.port = port
+
+    async def stop(self) -> None:
+        """End as an orchestrator does; fails if that does not go in order."""
+        code = await self._started.stop(signal.SIGTERM)
+        assert code == 0, f"exit code {code}: {self._started.text}"
+
+    async def kill(self) -> None:
+        """End without a word."""
+        self._started.process.kill()
+        await self._started.ended()
+
+
+async def serve(cli: CommandLine, redis_url: str, *, workers: int = 1, **changes: Any) -> GatewayProcess:
+    """Start one with the tests' settings and these; returns once it has printed its URLs."""
+    chosen = settings(redis_url=redis_url, workers=workers, **changes)
+    kinds = specs()
+    environ = {
+        env_name(name): written(spec.kind, getattr(chosen, name))
+        for name, spec in kinds.items()
+        if getattr(chosen, name) != getattr(Settings(), name)
+    }
+    started = await cli.start("serve", **environ)
+    [port] = await started.until(URL)
+    return GatewayProcess(started, chosen, int(port))
