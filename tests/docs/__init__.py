@@ -1,0 +1,1 @@
+"""The documents are executed: what they show is run, and what they list is held against the code."""

@@ -1,0 +1,283 @@
+"""docs/redis.md: its recipes are run against a Redis with a running cluster, and its tables are those of the code."""
+
+import re
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import orjson
+import pytest
+import redis
+import yaml
+
+import gateway as package
+from gateway.backplane import envelope
+from gateway.backplane.base import RobotRow, WorkerRow
+from gateway.backplane.keys import DURABLE
+from gateway.directory import Claim, Row, Seen
+from tests.docs import redis_cli
+from tests.docs.markdown import Document, code_in, read
+from tests.peers.tool_server import ToolServer
+from tests.peers.tools import Tool, adder, echo, held, text_of
+from tests.project.repository import ROOT
+from tests.support.gateway import Gateway, Guests
+from tests.support.redis_server import RedisServer
+from tests.support.running import RedisCluster, settings
+from tests.support.waiting import wait_until
+
+AGENT = "my-agent"
+ROBOTS_WORKER, TOOLS_WORKER, CALL_MARK = "gw-0-5b1f09aa", "gw-1-c07d4e21", "5b1f09aa-1"
+LIFETIME = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+LAMP = Tool("lamp.on", held().handler, "Switches the lamp on.")
+
+
+@pytest.fixture
+def page() -> Document:
+    return read("docs/redis.md")
+
+
+@dataclass(slots=True)
+class Scene:
+    """What the recipes' introduction describes, running."""
+
+    server: RedisServer
+    workers: list[Gateway]
+    lamp: ToolServer
+    words: dict[str, str]
+    """Names in the document → those of this run."""
+
+    def real(self, text: str) -> str:
+        for told, real in self.words.items():
+            text = text.replace(told, real)
+        return text
+
+
+async def play(cluster: RedisCluster, guests: Guests, server: RedisServer) -> Scene:
+    """A robot on one worker, two tool servers on the other, a call in flight; a third tool server has gone."""
+    first, second = [Gateway(await cluster.add_worker(), guests) for _ in range(2)]
+    fan = await second.tool_server("Fan", [echo("blow")], agent=AGENT, server_id="fan")
+    for _ in range(3):
+        old, fan = fan, await second.tool_server("Fan", fan.tools, agent=AGENT, server_id="fan", is_awaited=False)
+        await old.until_closed()
+    await fan.close()
+    await second.until_connected(0, AGENT)
+    calculator = await second.tool_server("Calculator", [adder("calculator"), held("slow")], agent=AGENT)
+    lamp = await second.tool_server("Lamp", [LAMP], agent=AGENT, server_id="lamp")
+    robot = await first.robot(agent=AGENT)
+    await robot.sees("slow", "lamp_on")
+    await robot.start_call("slow")
+    await calculator.until_called()
+    with server.client() as client:
+        rows = {name: orjson.loads(row) for name, row in client.hgetall(f"mcpgw:servers:{{{AGENT}}}").items()}
+        tools_worker = rows[b"lamp"]["worker"]
+        [call] = client.zrange(f"mcpgw:inflight:{{{tools_worker}}}", 0, -1)
+        robots_worker = client.hget(f"mcpgw:call:{{{tools_worker}}}:{call.decode()}", "from").decode()
+        says = f"mcpgw:worker:{{{tools_worker}}}"
+        await wait_until(lambda: client.hget(says, "tool_servers") == b"2", "a beat")
+        await wait_until(
+            lambda: client.exists("mcpgw:events", f"mcpgw:robots:{{{AGENT}}}") == 2, "what is written late"
+        )
+        host = client.hget(says, "host").decode()
+    words = {
+        ROBOTS_WORKER: robots_worker,
+        TOOLS_WORKER: tools_worker,
+        CALL_MARK: call.decode(),
+        "b31f7d879e5e7398802b89df59c6bfef": rows[b"lamp"]["toolset"],
+        "7439a76c63ac0f483c9fa3fb550a40c4": rows[b"Calculator"]["toolset"],
+        "5c730bd754426df169c57bcdb6805aed": rows[b"fan"]["toolset"],
+        '"gw-1"': f'"{host}"',
+        '"0.1.0"': f'"{package.__version__}"',
+    }
+    return Scene(server, [first, second], lamp, words)
+
+
+@pytest.fixture
+async def scene(redis_server: RedisServer, guests: Guests) -> AsyncGenerator[Scene]:
+    with redis_server.client() as client:
+        client.flushall()
+        client.execute_command("ACL", "SETUSER", "gateway", "reset")
+    for line in rights(read("docs/redis.md")):
+        with redis_cli.client(redis_server.port) as admin:
+            assert redis_cli.run(admin, line) == "OK"
+    url = redis_server.url.replace("redis://", "redis://gateway:PASSWORD@")
+    cluster = RedisCluster(settings(redis_url=url, beat_seconds=0.1))
+    try:
+        yield await play(cluster, guests, redis_server)
+        await guests.leave()
+    finally:
+        await cluster.stop()
+        with redis_server.client() as client:
+            client.execute_command("ACL", "DELUSER", "gateway", "operator")
+
+
+def rights(page: Document) -> list[str]:
+    [block] = page.blocks_of("Rights")
+    return block.commands
+
+
+def recipes(page: Document) -> list[tuple[str, list[str], str]]:
+    """Heading, commands and documented output of each recipe; several in a section are told apart by number."""
+    at = next(number for number, (_, title) in enumerate(page.headings) if title == "Recipes")
+    found = []
+    for _, title in page.headings[at + 1 :]:
+        blocks = page.blocks_of(title)
+        assert [block.language for block in blocks] == ["sh", "text"] * (len(blocks) // 2), title
+        for shell, output in zip(blocks[::2], blocks[1::2], strict=True):
+            found.append((title, shell.commands, output.text))
+    return found
+
+
+async def test_every_recipe_prints_what_is_documented_with_the_rights_that_are_documented(
+    scene: Scene, page: Document
+) -> None:
+    """The cluster runs as the user `gateway`, the recipes as the user `operator`."""
+
+    async def change() -> None:
+        await scene.lamp.change_tools([LAMP, echo("dim")])
+
+    listed = recipes(page)
+    assert len(listed) >= 14
+    with redis_cli.client(scene.server.port, username="operator", password="PASSWORD") as operator:
+        for title, commands, told in listed:
+            printed = []
+            for line in map(scene.real, commands):
+                if "SUBSCRIBE" in line:  # for who may listen: an operator may not
+                    with redis_cli.client(scene.server.port) as admin:
+                        printed.append(await redis_cli.listen(admin, line, change))
+                else:
+                    printed.append(redis_cli.run(operator, line))
+            real = "\n".join(printed)
+            assert redis_cli.matches(scene.real(told), real), f"{title}\ndocumented:\n{scene.real(told)}\nreal:\n{real}"
+
+
+async def test_an_operator_may_look_and_nothing_else(scene: Scene) -> None:
+    with redis_cli.client(scene.server.port, username="operator", password="PASSWORD") as operator:
+        for line in ("SET mcpgw:x 1", "PUBLISH mcpgw:ctl x", "SUBSCRIBE mcpgw:ctl", "GET other", "FLUSHALL"):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                operator.execute_command(*line.split())
+
+
+async def test_every_key_is_documented_with_its_type_and_its_time_to_live(scene: Scene, page: Document) -> None:
+    told = {
+        pattern(code_in(key)[0]): (kind, lifetime)
+        for key, kind, lifetime, _ in page.table("Key", "Type", "TTL", "Holds")
+    }
+    met = set()
+    with scene.server.client() as client:
+        for name in client.scan_iter(count=1000):
+            key = name.decode()
+            [found] = [one for one in told if one.fullmatch(key)]
+            kind, lifetime = told[found]
+            met.add(found)
+            assert client.type(name).decode() == kind, key
+            seconds = client.pttl(name) / 1000
+            assert 0 < seconds <= in_seconds(lifetime), f"{key} lives for {seconds} s"
+            assert seconds > in_seconds(lifetime) / 2, f"{key} lives for {seconds} s"
+    assert {one.pattern for one in told} == {one.pattern for one in met}, (
+        "a documented key that the cluster does not have"
+    )
+
+
+def pattern(key: str) -> re.Pattern[str]:
+    written = re.escape(key).replace(r"\{W\}", r"\{[\w.-]+-[0-9a-f]{8}\}").replace(r"\{A\}", r"\{[\w.-]+\}")
+    return re.compile(written.replace("DIGEST", "[0-9a-f]{32}").replace(":ID", r":[0-9a-f]{8}-\d+"))
+
+
+def in_seconds(lifetime: str) -> float:
+    number, unit = lifetime.split()
+    return float(number) * LIFETIME[unit]
+
+
+async def test_every_channel_is_documented(scene: Scene, page: Document) -> None:
+    told = {pattern(code_in(row[0])[0]) for row in page.table("Channel", "Carries")}
+    with scene.server.client() as client:
+        real = [name.decode() for name in client.pubsub_channels()]
+    assert all(any(one.fullmatch(name) for one in told) for name in real), real
+    assert all(any(one.fullmatch(name) for name in real) for one in told), real
+
+
+async def test_what_connected_workers_have_comes_back_after_everything_was_lost(scene: Scene) -> None:
+    first, second = scene.workers
+    with scene.server.client() as client:
+        before = client.hkeys(f"mcpgw:servers:{{{AGENT}}}")
+        client.flushall()
+        back = {name for name in before if name != b"fan"}
+        await wait_until(lambda: set(client.hkeys(f"mcpgw:servers:{{{AGENT}}}")) == back, "the rows are back")
+    robot = await first.robot(agent=AGENT)
+    await robot.sees("calculator", "lamp_on")
+    assert text_of(await robot.call("calculator", {"a": 1, "b": 2})) == "3"
+    assert await second.connected(AGENT) == 2
+
+
+# The tables
+
+NOTED_LATER = {"agent"}
+"""Only where the key can't say it."""
+
+
+@pytest.mark.parametrize(
+    ("section", "names"),
+    [
+        ("Worker", lambda: {one.name for one in fields(WorkerRow)} | {"beat"}),
+        ("Tool server", lambda: {one.name for one in fields(Row)}),
+        ("Claim", lambda: {one.name for one in fields(Claim)}),
+        ("Last seen", lambda: {one.name for one in fields(Seen)}),
+        ("Robot", lambda: {one.name for one in fields(RobotRow)}),
+        ("Call", lambda: record_fields()),
+    ],
+)
+def test_every_field_of_a_value_is_documented(section: str, names: Callable[[], set[str]], page: Document) -> None:
+    at = page.prose.index(f"\n### {section}\n")
+    end = page.prose.index("\n#", at + 5)
+    rows = [line.split("|")[1] for line in page.prose[at:end].splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in code_in(row)} == names()
+
+
+def record_fields() -> set[str]:
+    """The fields that the scripts write into a call's record."""
+    scripts = "".join(path.read_text() for path in script_files())
+    words = r"'(state|from|agent|server_id|tool|sent|message|result)'"
+    written = [line for line in scripts.splitlines() if "HSET" in line or "'tool'" in line or "'server_id'" in line]
+    return set(re.findall(words, "\n".join(written)))
+
+
+def test_the_envelope_is_documented(page: Document) -> None:
+    headers = {name for row in page.table("Header", "Meaning") for name in code_in(row[0])}
+    assert headers == {"v", "t", "len"} | {wire_name for wire_name, _ in envelope._FIELDS}
+    assert {code_in(row[0])[0] for row in page.table("Type", "Body", "Says")} == envelope.TYPES
+
+
+def test_the_documented_envelope_can_be_read(page: Document) -> None:
+    [block] = page.blocks_of("Envelopes")
+    [decoded] = envelope.decode(block.text.encode())
+    assert decoded.is_supported
+    assert orjson.loads(decoded.body)["method"] == "tools/call"
+    assert envelope.encode(decoded) == block.text.encode()
+
+
+def script_files() -> list[Path]:
+    return sorted((ROOT / "gateway/backplane/redis/scripts").glob("*.lua"))
+
+
+def test_every_script_is_documented(page: Document) -> None:
+    assert {code_in(row[0])[0] for row in page.table("Script", "Does")} == {path.stem for path in script_files()}
+
+
+def test_the_durable_names_are_documented(page: Document) -> None:
+    [line] = [line for line in page.prose.splitlines() if "without a TTL" in line]
+    assert set(code_in(line)) == set(DURABLE)
+
+
+def test_the_recommended_settings_are_taken_by_a_server_and_are_those_of_the_compose_file(
+    redis_server: RedisServer, page: Document
+) -> None:
+    [block] = page.blocks_of("Settings for Redis")
+    recommended = [line.split(maxsplit=1) for line in block.text.splitlines()]
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    used = " ".join(compose["services"]["redis"]["command"])
+    with redis_server.client() as client:
+        for name, value in recommended:
+            assert f"--{name} {value}" in used
+            before = client.config_get(name)[name]
+            client.config_set(name, value)
+            client.config_set(name, before)
