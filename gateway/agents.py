@@ -145,6 +145,14 @@ class Agents:
             if agent.is_dirty or not agent.is_loaded or agent.catalog.missing:
                 self.refresh(agent)
 
+    def revive(self, workers: Set[str]) -> None:
+        """These workers live after all: what waits because they were taken for dead may go on."""
+        if self.dead_workers & workers:
+            self.dead_workers -= workers
+            for agent in self._agents.values():
+                if agent.waiting:
+                    self.refresh(agent)
+
     def refresh_all(self) -> None:
         for agent in self._agents.values():
             self.refresh(agent)

@@ -56,6 +56,7 @@ class Lease:
         self._agents, self._registrar, self._desk, self._executor, self._reception = rooms
         self._describe = describe
         self._renewed_at = -math.inf
+        self._judge_from = -math.inf
         self._changed_since_ms = 0
         self._beats = 0
         self._reaping: set[str] = set()
@@ -91,10 +92,13 @@ class Lease:
         self._beats += 1
         if beat.fresh and not is_first:
             logger.warning("the lease had gone; putting everything back")
+            # Perhaps the store has forgotten everybody: the others must have had the time to say that they live.
+            self._judge_from = started + self._settings.lease_seconds
             self.recover()
         await self._read_changes()
-        self._agents.dead_workers -= {worker for worker, until in beat.workers.items() if until > beat.now_ms}
-        await self._look_after_others(beat)
+        self._agents.revive({worker for worker, until in beat.workers.items() if until > beat.now_ms})
+        if started >= self._judge_from:
+            await self._look_after_others(beat)
         await self._upkeep(started)
 
     async def _read_changes(self) -> None:

@@ -50,13 +50,15 @@ class Worker:
         self._gateway = gateway
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Serve; returns once connections are taken."""
+    async def start(self, *, is_awaited: bool = True) -> None:
+        """Serve; returns once connections are taken, or (unless that is awaited) refused."""
         self._task = asyncio.get_running_loop().create_task(
             self._server.serve([self._socket]), name=f"worker {self.id}"
         )
         await wait_until(
-            lambda: self._task_is_done() or (self._server.started and self._gateway.worker.is_ready),
+            lambda: (
+                self._task_is_done() or (self._server.started and (self._gateway.worker.is_ready or not is_awaited))
+            ),
             "the worker serves",
         )
         assert not self._task_is_done(), "the worker ended while starting"
@@ -83,12 +85,12 @@ class Cluster:
     def _backplane(self, settings: Settings) -> Backplane:
         """A new worker's access to what all of them share."""
 
-    async def add_worker(self, **changes: Any) -> Worker:
-        """Start one more worker; `changes` are settings of its own."""
+    async def add_worker(self, *, is_awaited: bool = True, **changes: Any) -> Worker:
+        """Start one more worker; `changes` are settings of its own. Unless awaited, it need not be ready yet."""
         settings = dataclasses.replace(self.settings, **changes)
         worker = Worker(settings, self._backplane(settings))
         self.workers.append(worker)
-        await worker.start()
+        await worker.start(is_awaited=is_awaited)
         return worker
 
     async def stop(self) -> None:

@@ -1,0 +1,199 @@
+"""What workers do when messages, leases or all of Redis go missing (design §7): nothing is lost, nothing runs twice."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gateway.backplane.envelope import Envelope, decode, encode
+from gateway.backplane.keys import Keys
+from tests.conftest import StartCluster
+from tests.peers.tools import echo, held, text_of
+from tests.support.redis_server import RedisServer
+from tests.support.running import Worker
+from tests.support.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.parametrize("cluster", ["redis"], indirect=True),
+    pytest.mark.settings(beat_seconds=0.2, lease_seconds=2.0),
+]
+
+KEYS = Keys()
+
+
+@pytest.fixture
+def store(redis_server: RedisServer) -> Iterator[Any]:
+    """The operator's look into Redis."""
+    with redis_server.client() as client:
+        yield client
+
+
+def worker_id(gateway: Any) -> str:
+    worker: Worker = gateway.worker
+    return worker.id
+
+
+async def test_an_answer_published_to_a_deaf_worker_still_arrives(cluster: StartCluster, store: Any) -> None:
+    """Its subscription is killed again and again while the tool server answers: the record tells what was missed."""
+    a, b = await cluster(2)
+    server = await b.tool_server(tools=[held("slow")])
+    robot = await a.robot()
+    await robot.sees("slow")
+    for number in range(5):
+        request_id = await robot.start_call("slow", id=number)
+        call = await server.until_called(number + 1)
+        store.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await call.answer(f"answer {number}")
+        assert text_of(await robot.answer(request_id)) == f"answer {number}"
+
+
+async def test_calls_published_to_a_deaf_worker_run_once(cluster: StartCluster, store: Any) -> None:
+    a, b = await cluster(2)
+    server = await b.tool_server(tools=[echo()])
+    robot = await a.robot()
+    await robot.sees("echo")
+    for number in range(20):
+        request_id = await robot.start_call("echo", {"text": str(number)}, id=number)
+        store.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        answer = await robot.answer(request_id, seconds=10)
+        # Nobody may have listened at that moment: then the call is certain not to have run.
+        assert "result" in answer or answer["error"]["data"]["executed"] is False
+    texts = [call.arguments["text"] for call in server.calls]
+    assert len(texts) == len(set(texts))
+    assert text_of(await robot.call("echo", {"text": "after"}, seconds=10)) == "after"
+
+
+async def test_an_emptied_redis_is_filled_again_and_calls_end_in_their_results(
+    cluster: StartCluster, store: Any
+) -> None:
+    a, b = await cluster(2)
+    server = await b.tool_server("calc", [held("slow"), echo()])
+    robot = await a.robot()
+    await robot.sees("slow", "echo")
+    request_id = await robot.start_call("slow")
+    call = await server.until_called()
+
+    store.flushall()
+
+    await wait_until(lambda: store.hexists("mcpgw:servers:{home}", "calc"), "the row is back")
+    await call.answer("not lost")
+    assert text_of(await robot.answer(request_id)) == "not lost"
+    assert text_of(await robot.call("echo", {"text": "on"}, seconds=10)) == "on"
+    assert server.is_open
+
+
+async def test_a_deleted_row_is_put_back_with_its_epoch(
+    cluster: StartCluster, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.lease.RECONCILE_SECONDS", 0.4)
+    (a,) = await cluster(1)
+    server = await a.tool_server("calc", [echo()], server_id="calc")
+    before = store.hget("mcpgw:servers:{home}", "calc")
+    store.hdel("mcpgw:servers:{home}", "calc")
+    store.delete("mcpgw:names:{home}")
+    await wait_until(lambda: store.hget("mcpgw:servers:{home}", "calc") == before, "the row is back as it was")
+    await wait_until(lambda: store.hexists("mcpgw:names:{home}", "echo"), "its name is back")
+    assert server.is_open
+
+
+async def test_a_lost_lease_heals_within_a_beat(cluster: StartCluster, store: Any) -> None:
+    a, b = await cluster(2)
+    server = await b.tool_server("calc", [echo()])
+    robot = await a.robot()
+    await robot.sees("echo")
+    store.delete(KEYS.worker(worker_id(b)))
+    await wait_until(lambda: store.exists(KEYS.worker(worker_id(b))), "the lease is back")
+    assert text_of(await robot.call("echo", {"text": "x"}, seconds=10)) == "x"
+    assert server.is_open
+
+
+async def test_what_a_dead_worker_left_behind_is_cleaned_up(cluster: StartCluster, store: Any) -> None:
+    """Planted by hand: rows, a robot and a list of belongings of a worker that has no lease."""
+    (a,) = await cluster(1)
+    dead = "gone-12345678"
+    row = (
+        b'{"state":"up","worker":"%s","conn":"c","since":1,"epoch":1,"name":"old","version":"1","toolset":"",'
+        b'"tools":0}' % dead.encode()
+    )
+    store.hset("mcpgw:servers:{home}", "old", row)
+    store.pexpire("mcpgw:servers:{home}", 60_000)
+    store.hset("mcpgw:robots:{home}", "r", b'{"worker":"%s","client":"x","since":1}' % dead.encode())
+    store.pexpire("mcpgw:robots:{home}", 60_000)
+    store.sadd(KEYS.owned(dead), b'["server","home","old"]', b'["robot","home","r"]')
+    store.pexpire(KEYS.owned(dead), 60_000)
+    store.zadd(KEYS.workers, {dead: 1})
+    await wait_until(lambda: b'"offline"' in (store.hget("mcpgw:servers:{home}", "old") or b""), "the row is offline")
+    await wait_until(lambda: not store.hexists("mcpgw:robots:{home}", "r"), "the robot's row is gone")
+    await wait_until(lambda: store.zscore(KEYS.workers, dead) is None, "the worker is off the list")
+    assert not store.exists(KEYS.owned(dead))
+    assert (await a.get("/readyz")).status == 200
+
+
+async def test_a_worker_that_could_not_renew_runs_no_call_for_others(
+    cluster: StartCluster, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may take it for dead: it sends the call back instead of acting as the owner (fencing)."""
+    a, b = await cluster(2)
+    server = await b.tool_server("calc", [echo()])
+    robot = await a.robot()
+    await robot.sees("echo")
+    monkeypatch.setattr("gateway.lease.Lease.is_fenced", property(lambda lease: True))
+    answer = await robot.call("echo", {"text": "x"}, seconds=10)
+    assert answer["error"]["data"]["executed"] is False
+    assert server.calls == []
+    monkeypatch.undo()
+    await wait_until(lambda: _runs(robot), "calls run again", seconds=10)
+
+
+async def _runs(robot: Any) -> bool:
+    return "result" in await robot.call("echo", {"text": "x"}, seconds=10)
+
+
+async def test_an_unknown_envelope_is_answered_not_dropped(cluster: StartCluster, store: Any) -> None:
+    (a,) = await cluster(1)
+    ear = store.pubsub()
+    ear.subscribe("mcpgw:in:{w-of-tomorrow}")
+    await wait_until(lambda: ear.get_message() is not None, "subscribed")
+    for envelope in (
+        Envelope("dance", id="1", sender="w-of-tomorrow"),
+        Envelope("req", id="2", sender="w-of-tomorrow", version=99),
+    ):
+        store.publish(KEYS.mailbox(worker_id(a)), encode(envelope))
+        message = await wait_until(ear.get_message, "an answer")
+        [answer] = decode(message["data"])
+        assert (answer.type, answer.id, answer.reason) == ("nack", envelope.id, "unsupported")
+    ear.close()
+
+
+async def test_garbage_in_the_mailbox_harms_nobody(cluster: StartCluster, store: Any) -> None:
+    a, b = await cluster(2)
+    await b.tool_server(tools=[echo()])
+    robot = await a.robot()
+    await robot.sees("echo")
+    for garbage in (
+        b"",
+        b"x",
+        b"{}\n",
+        b'{"v":1,"t":"req","len":-5}\n',
+        b'{"v":1,"t":"res","len":99}\nshort',
+        b"\xff\n",
+    ):
+        for gateway in (a, b):
+            store.publish(KEYS.mailbox(worker_id(gateway)), garbage)
+    assert text_of(await robot.call("echo", {"text": "x"})) == "x"
+
+
+async def test_a_duplicate_request_runs_once(cluster: StartCluster, store: Any) -> None:
+    """The same envelope published twice, as a link that repeats itself might do."""
+    a, b = await cluster(2)
+    server = await b.tool_server(tools=[held("slow")])
+    robot = await a.robot()
+    await robot.sees("slow")
+    request_id = await robot.start_call("slow")
+    call = await server.until_called()
+    [record] = store.scan_iter("mcpgw:call:*")
+    store.publish(KEYS.mailbox(worker_id(b)), store.hget(record, "message"))
+    await call.answer("once")
+    assert text_of(await robot.answer(request_id)) == "once"
+    await robot.ping()
+    assert len(server.calls) == 1

@@ -1,0 +1,100 @@
+"""Redis stops answering under running workers: local calls go on, remote ones end clearly, and all comes back."""
+
+from collections.abc import AsyncGenerator, Iterator
+
+import pytest
+
+from tests.peers.tools import echo, text_of
+from tests.support.gateway import Gateway, Guests
+from tests.support.redis_server import RedisServer, engines, running
+from tests.support.running import RedisCluster, settings
+from tests.support.waiting import wait_until
+
+SHORT = {"beat_seconds": 0.2, "lease_seconds": 2.0, "redis_timeout_seconds": 0.5, "park_seconds": 1.0}
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    with running(next(iter(engines().values()))) as server:
+        yield server
+
+
+@pytest.fixture
+async def pair(own_server: RedisServer, guests: Guests) -> AsyncGenerator[tuple[Gateway, Gateway]]:
+    """Two workers on a Redis that the test may stop."""
+    cluster = RedisCluster(settings(redis_url=own_server.url, **SHORT))
+    try:
+        a, b = [Gateway(await cluster.add_worker(), guests) for _ in range(2)]
+        yield a, b
+        await guests.leave()
+    finally:
+        await cluster.stop()
+
+
+async def test_local_calls_need_no_redis_and_remote_ones_say_that_it_is_away(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer
+) -> None:
+    a, b = pair
+    here = await a.tool_server("here", [echo("near")])
+    there = await b.tool_server("there", [echo("far")])
+    robot = await a.robot()
+    await robot.sees("near", "far")
+
+    own_server.stop()
+
+    for number in range(3):
+        assert text_of(await robot.call("near", {"text": str(number)})) == str(number)
+    error = (await robot.call("far", {"text": "x"}, seconds=10))["error"]
+    assert error["data"]["executed"] in (False, "unknown")
+    assert (await a.get("/livez")).status == (await a.get("/readyz")).status == 200
+    late = await a.robot()
+    assert await late.names() == ["near", "far"], "the list is served from the last catalog"
+
+    own_server.start()  # empty: nothing was kept on disk
+
+    await wait_until(lambda: _runs(robot), "remote calls run again", seconds=10)
+    assert here.is_open
+    assert there.is_open
+    assert len({call.arguments["text"] for call in here.calls}) == 3
+
+
+async def _runs(robot: "object") -> bool:
+    return "result" in await robot.call("far", {"text": "again"}, seconds=10)  # type: ignore[attr-defined]
+
+
+async def test_a_frozen_redis_thaws_without_running_anything_late(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer
+) -> None:
+    a, b = pair
+    there = await b.tool_server("there", [echo("far")])
+    robot = await a.robot()
+    await robot.sees("far")
+    own_server.freeze()
+    request_id = await robot.start_call("far", {"text": "frozen"})
+    answer = await robot.answer(request_id, seconds=20)
+    own_server.thaw()
+    await wait_until(lambda: _runs(robot), "remote calls run again", seconds=10)
+    if "error" in answer and answer["error"]["data"]["executed"] is False:
+        assert "frozen" not in {call.arguments["text"] for call in there.calls}
+
+
+async def test_a_worker_started_without_redis_waits_and_says_why(own_server: RedisServer, guests: Guests) -> None:
+    own_server.stop()
+    cluster = RedisCluster(settings(redis_url=own_server.url, **SHORT))
+    try:
+        gateway = Gateway(await cluster.add_worker(is_awaited=False), guests)
+        response = await gateway.get("/readyz")
+        assert response.status == 503
+        assert "retry-after" in response.headers
+        assert "Redis" in response.text
+        assert (await gateway.get("/livez")).status == 200
+        own_server.start()
+        await wait_until(lambda: _is_ready(gateway), "the worker is ready", seconds=10)
+        await gateway.tool_server(tools=[echo()])
+        await guests.leave()
+    finally:
+        await cluster.stop()
+
+
+async def _is_ready(gateway: Gateway) -> bool:
+    return (await gateway.get("/readyz")).status == 200
