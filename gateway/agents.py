@@ -30,7 +30,8 @@ from gateway.tools import Tool
 logger = logging.getLogger(__name__)
 
 LINGER_SECONDS = 600.0
-TOOLSETS_KEPT = 10_000
+TOOLSETS_SPARE = 100
+"""So many tool sets that no catalog shows any more are kept before they are looked for."""
 
 
 class Agent:
@@ -81,6 +82,7 @@ class Agents:
         self._on_trouble = on_trouble
         self._agents: dict[str, Agent] = {}
         self._toolsets: dict[str, list[Tool]] = {}
+        self._toolsets_max = TOOLSETS_SPARE
         self.dead_workers: set[str] = set()
         """Workers whose lease was seen to be gone, although rows still name them."""
 
@@ -109,7 +111,11 @@ class Agents:
             agent.left_at = now
 
     async def sweep(self, now: float) -> None:
-        """Let go of the agents that have been without a connection for long enough."""
+        """Let go of the agents that have been without a connection for long enough, and of tool sets nobody shows."""
+        if len(self._toolsets) > self._toolsets_max:
+            shown = {row.toolset for agent in self._agents.values() for row in agent.catalog.rows.values()}
+            self._toolsets = {digest: tools for digest, tools in self._toolsets.items() if digest in shown}
+            self._toolsets_max = 2 * len(self._toolsets) + TOOLSETS_SPARE
         for agent in [
             agent for agent in self._agents.values() if agent.left_at and now - agent.left_at > LINGER_SECONDS
         ]:
@@ -121,8 +127,6 @@ class Agents:
 
     def keep_toolset(self, digest: str, tools: list[Tool]) -> None:
         """Remember a tool set that is known anyway, so that no load has to fetch it."""
-        if len(self._toolsets) >= TOOLSETS_KEPT:
-            self._toolsets.pop(next(iter(self._toolsets)))
         self._toolsets[digest] = tools
 
     def note_revision(self, agent_id: str, revision: int) -> None:

@@ -46,10 +46,6 @@ class Catalog:
     listed_until_ms: int = 0
     """When the next tool server's grace ends and its tools leave the list; 0: none is in its grace."""
 
-    @property
-    def has_handshakes(self) -> bool:
-        return any(row.state == "handshake" for row in self.rows.values())
-
     def handshakes_since(self, since_ms: int) -> bool:
         """Whether a tool server that dialled in at `since_ms` or later is still in its handshake."""
         return any(row.state == "handshake" and row.since >= since_ms for row in self.rows.values())

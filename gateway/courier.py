@@ -13,7 +13,7 @@ it, or it came back (`nack`) before it reached the tool server.
 from typing import Any, Protocol
 
 from gateway import errors, jsonrpc, routing
-from gateway.backplane.base import Backplane, BackplaneUnavailable, Dispatch, Record, Verdict
+from gateway.backplane.base import Backplane, Dispatch, Record, Verdict
 from gateway.backplane.envelope import Envelope, decode
 from gateway.calls import Call, Stage
 from gateway.errors import Failure
@@ -197,10 +197,7 @@ class Courier:
         await self._catch_up([call for call in self._calls.values() if call.stage is Stage.SENT], sender)
 
     async def _catch_up(self, calls: list[Call], sender: Sender) -> None:
-        try:
-            records = await self._backplane.read([(call.worker, call.ledger_id) for call in calls])
-        except BackplaneUnavailable:
-            return  # the link is away again: its return is the next gap
+        records = await self._backplane.read([(call.worker, call.ledger_id) for call in calls])
         for call, record in zip(calls, records, strict=True):
             if self._calls.get(call.ledger_id) is call:
                 self._on_record(call, record, sender)

@@ -37,6 +37,9 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
 
 
+RESTART_REASON = "网关重启，请稍后重连 / gateway restarting, please redial"
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A JSON-RPC error that the gateway raises itself.

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from gateway import jsonrpc, results
-from gateway.backplane.base import Backplane, BackplaneUnavailable, Record
+from gateway.backplane.base import Backplane, Record
 from gateway.backplane.envelope import Envelope, EnvelopeError, decode
 from gateway.calls import Deadlines, Job
 from gateway.hub import Hub
@@ -199,11 +199,7 @@ class Executor:
 
     async def recover(self) -> None:
         """Take over what was published while this worker could not hear."""
-        try:
-            records = await self._backplane.pending()
-        except BackplaneUnavailable:
-            return  # the link is away again: its return is the next gap
-        for record in records:
+        for record in await self._backplane.pending():
             try:
                 for envelope in decode(record.message):
                     self.on_request(envelope)

@@ -95,6 +95,8 @@ class Lease:
             # Perhaps the store has forgotten everybody: the others must have had the time to say that they live.
             self._judge_from = started + self._settings.lease_seconds
             self.recover()
+        elif self._recover_again and not self._is_recovering:
+            self.recover()
         await self._read_changes()
         self._agents.revive({worker for worker, until in beat.workers.items() if until > beat.now_ms})
         if started >= self._judge_from:
@@ -122,10 +124,16 @@ class Lease:
     def worker_lost(self, worker: str) -> None:
         """The worker has no lease any more."""
         self._executor.caller_lost(worker)
-        self._tasks.spawn(self._desk.owner_lost(worker), f"owner lost {worker}")
+        self._tasks.spawn(self._end_calls_to(worker), f"owner lost {worker}")
         if worker not in self._reaping:
             self._reaping.add(worker)
             self._tasks.spawn(self._reap(worker), f"reap {worker}")
+
+    async def _end_calls_to(self, worker: str) -> None:
+        try:
+            await self._desk.owner_lost(worker)
+        except BackplaneUnavailable as error:  # the next beat finds the worker dead again
+            logger.warning("a lost worker's records not read yet", extra={"lost": worker, "cause": str(error)})
 
     async def _reap(self, worker: str) -> None:
         try:
@@ -163,7 +171,8 @@ class Lease:
                 await self._executor.recover()
                 await self._desk.recover()
         except BackplaneUnavailable as error:
-            logger.warning("recovery interrupted", extra={"cause": str(error)})
+            logger.warning("recovery interrupted; the next beat goes on with it", extra={"cause": str(error)})
+            self._recover_again = True
         finally:
             self._is_recovering = False
 

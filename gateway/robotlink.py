@@ -54,10 +54,6 @@ class RobotLink:
         return f"<RobotLink {self.connection.id} {client} [{len(self.calls)} calls]>"
 
     @property
-    def is_waiting_for_list(self) -> bool:
-        return bool(self._line)
-
-    @property
     def shape(self) -> Shape:
         return Shape(self.limit_bytes, with_error_text=self.session.came_by_initialize)
 

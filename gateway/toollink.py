@@ -62,10 +62,6 @@ class ToolLink:
         name = self.server_id or "?"
         return f"<ToolLink {self.connection.id} {name} [{self.session.stage.value}, {len(self.jobs)} jobs]>"
 
-    @property
-    def has_jobs(self) -> bool:
-        return bool(self.jobs)
-
     def open(self) -> None:
         """Begin the conversation."""
         self.session.start(self._loop.time())

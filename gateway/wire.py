@@ -35,12 +35,11 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 
 from gateway.connection import Wire
-from gateway.errors import CloseCode
+from gateway.errors import RESTART_REASON, CloseCode
 from gateway.frames import BINARY, TEXT, FrameCutter, text_head, unmask
 from gateway.settings import Settings
 
 WIRE = "gateway.wire"
-RESTART_REASON = "网关重启，请稍后重连 / gateway restarting, please redial"
 SLOW_REASON = "对方读取太慢 / slow peer: it does not read what it is sent"
 INTERNAL_REASON = "网关内部错误 / internal error of the gateway"
 

@@ -21,7 +21,7 @@ from gateway.backplane.base import Backplane, BackplaneUnavailable, WorkerRow
 from gateway.backplane.envelope import Envelope
 from gateway.connection import Connection
 from gateway.desk import Desk
-from gateway.errors import CloseCode
+from gateway.errors import RESTART_REASON, CloseCode
 from gateway.executor import Executor
 from gateway.hub import Hub
 from gateway.lease import Lease
@@ -41,7 +41,6 @@ GRACE_CHECK_SECONDS = 0.5
 CONNECT_RETRY_SECONDS = 1.0
 CONNECT_LOG_SECONDS = 10.0
 SERVER_INFO = {"name": "xiaozhi-mcp-gateway", "version": __version__}
-RESTARTING = "网关重启，请稍后重连 / gateway restarting, please redial"
 
 
 def new_worker_id() -> str:
@@ -239,9 +238,9 @@ class Worker:
         self.is_stopping = True
         self.desk.close()
         for link in list(self.hub.tool_servers.values()):
-            link.close(CloseCode.RESTART, RESTARTING, "网关重启 / gateway restarted")
+            link.close(CloseCode.RESTART, RESTART_REASON, "网关重启 / gateway restarted")
         for robot in list(self.hub.robots.values()):
-            robot.connection.wire.close(int(CloseCode.RESTART), RESTARTING)
+            robot.connection.wire.close(int(CloseCode.RESTART), RESTART_REASON)
         with suppress(TimeoutError, BackplaneUnavailable):  # what stays behind is cleaned up by the lease
             async with asyncio.timeout(self.settings.close_seconds):
                 await self.hub.emptied()
@@ -256,17 +255,23 @@ class Worker:
         while True:
             try:
                 async with self.backplane.session(self):
-                    self._started_ms = self.backplane.now_ms
+                    self._started_ms = self._started_ms or self.backplane.now_ms
                     await self._lease.keep(self._on_open)
             except BackplaneUnavailable as error:
                 self.trouble = str(error)
                 if self._tasks.now() - told_at >= CONNECT_LOG_SECONDS:
                     told_at = self._tasks.now()
                     logger.error("not ready: %s", self.trouble)
+            except Exception:
+                # A worker that beats no more would be a zombie: sockets open, and nobody can reach them.
+                logger.exception("the session with the backplane failed; beginning another one")
             await asyncio.sleep(CONNECT_RETRY_SECONDS)
 
     def _on_open(self) -> None:
         self.trouble = ""
+        if self._opened.is_set():
+            self._lease.recover()  # what was said between two sessions was not heard
+            return
         self._opened.set()
         logger.info("worker ready", extra={"worker": self.backplane.worker_id})
 
@@ -276,9 +281,18 @@ class Worker:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = self._tasks.now()
-            self.desk.tick(now)
-            self._executor.tick(now)
-            self._reception.tick(now)
-            if now >= next_grace_check:
+            is_grace_check = now >= next_grace_check
+            if is_grace_check:
                 next_grace_check = now + GRACE_CHECK_SECONDS
-                self.agents.end_graces()
+            try:
+                self._tick_once(now, is_grace_check=is_grace_check)
+            except Exception:
+                # Deadlines must go on ending calls, whatever happened to one of them.
+                logger.exception("a tick failed")
+
+    def _tick_once(self, now: float, *, is_grace_check: bool) -> None:
+        self.desk.tick(now)
+        self._executor.tick(now)
+        self._reception.tick(now)
+        if is_grace_check:
+            self.agents.end_graces()

@@ -47,10 +47,6 @@ def load_seen(text: bytes) -> Seen | None:
     return _load(Seen, text)
 
 
-def load_robot(text: bytes) -> RobotRow | None:
-    return _load(RobotRow, text)
-
-
 def noted_agent(text: bytes) -> str:
     """The agent that `dump` noted in the value, or "" ."""
     raw = _object(text) or {}

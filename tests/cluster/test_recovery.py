@@ -197,3 +197,21 @@ async def test_a_duplicate_request_runs_once(cluster: StartCluster, store: Any) 
     assert text_of(await robot.answer(request_id)) == "once"
     await robot.ping()
     assert len(server.calls) == 1
+
+
+async def test_a_failing_beat_of_any_kind_does_not_end_the_beating(
+    cluster: StartCluster, store: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that beats no more would be a zombie: it begins a new session and puts itself right."""
+    monkeypatch.setattr("gateway.worker.CONNECT_RETRY_SECONDS", 0.05)
+    a, b = await cluster(2)
+    server = await b.tool_server(tools=[echo()])
+    robot = await a.robot()
+    await robot.sees("echo")
+    with monkeypatch.context() as broken:
+        broken.setattr("gateway.lease.Lease._upkeep", None)
+        await wait_until(lambda: "the session with the backplane failed" in caplog.text, "a beat has failed")
+    before = store.hget(KEYS.worker(worker_id(b)), "beat")
+    await wait_until(lambda: store.hget(KEYS.worker(worker_id(b)), "beat") not in (None, before), "it beats again")
+    await wait_until(lambda: _runs(robot), "calls run again", seconds=10)
+    assert server.is_open

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 
+from tests.peers.robot import Robot
 from tests.peers.tools import echo, text_of
 from tests.support.gateway import Gateway, Guests
 from tests.support.redis_server import RedisServer, engines, running
@@ -52,14 +53,14 @@ async def test_local_calls_need_no_redis_and_remote_ones_say_that_it_is_away(
 
     own_server.start()  # empty: nothing was kept on disk
 
-    await wait_until(lambda: _runs(robot), "remote calls run again", seconds=10)
+    await wait_until(lambda: _runs(robot), "remote calls run again", seconds=20)
     assert here.is_open
     assert there.is_open
     assert len({call.arguments["text"] for call in here.calls}) == 3
 
 
-async def _runs(robot: "object") -> bool:
-    return "result" in await robot.call("far", {"text": "again"}, seconds=10)  # type: ignore[attr-defined]
+async def _runs(robot: Robot) -> bool:
+    return "result" in await robot.call("far", {"text": "again"}, seconds=20)
 
 
 async def test_a_frozen_redis_thaws_without_running_anything_late(
@@ -73,7 +74,7 @@ async def test_a_frozen_redis_thaws_without_running_anything_late(
     request_id = await robot.start_call("far", {"text": "frozen"})
     answer = await robot.answer(request_id, seconds=20)
     own_server.thaw()
-    await wait_until(lambda: _runs(robot), "remote calls run again", seconds=10)
+    await wait_until(lambda: _runs(robot), "remote calls run again", seconds=20)
     if "error" in answer and answer["error"]["data"]["executed"] is False:
         assert "frozen" not in {call.arguments["text"] for call in there.calls}
 
@@ -89,7 +90,7 @@ async def test_a_worker_started_without_redis_waits_and_says_why(own_server: Red
         assert "Redis" in response.text
         assert (await gateway.get("/livez")).status == 200
         own_server.start()
-        await wait_until(lambda: _is_ready(gateway), "the worker is ready", seconds=10)
+        await wait_until(lambda: _is_ready(gateway), "the worker is ready", seconds=20)
         await gateway.tool_server(tools=[echo()])
         await guests.leave()
     finally:

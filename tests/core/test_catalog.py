@@ -59,7 +59,7 @@ def test_an_agent_without_tool_servers_has_an_empty_list() -> None:
         assert built.pages == (b'{"tools":[]}',)
         assert built.routes == {}
         assert built.listed_until_ms == 0
-        assert not built.has_handshakes
+        assert not built.handshakes_since(0)
 
 
 def test_the_order_is_by_server_and_then_the_servers_own() -> None:
@@ -133,7 +133,7 @@ def test_the_first_grace_to_end_is_told() -> None:
 
 def test_a_handshake_is_seen_and_lists_nothing() -> None:
     built = build({"~c1": Row("handshake", "w1", "c1", NOW - 50)})
-    assert built.has_handshakes
+    assert built.handshakes_since(0)
     assert built.handshakes_since(NOW - 50)
     assert not built.handshakes_since(NOW - 49)
     assert shown(built) == []

@@ -144,7 +144,7 @@ def store() -> Store:
 
 def test_a_handshake_is_seen_from_its_beginning_to_its_end(store: Store) -> None:
     store.take(registry.begin_handshake(store.snapshot, "w1", "c1", RULES))
-    assert store.catalog().has_handshakes
+    assert store.catalog().handshakes_since(0)
     assert store.catalog().handshakes_since(store.now_ms)
     assert not store.catalog().handshakes_since(store.now_ms + 1)
     assert store.listed() == []

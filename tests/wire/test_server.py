@@ -15,9 +15,9 @@ import pytest
 from starlette.applications import Starlette
 from websockets.asyncio.client import connect
 
+from gateway.errors import RESTART_REASON
 from gateway.server import GatewayServer, serve
 from gateway.settings import Settings
-from gateway.wire import RESTART_REASON
 from tests.peers.raw import RawSocket
 from tests.support.waiting import wait_until
 from tests.wire.little_app import BASE, Site, running
