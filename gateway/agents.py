@@ -2,10 +2,11 @@
 
 Theory of operation
 -------------------
-An agent is looked after from its first connection on this worker until ten minutes after its last. Looking after
-means: watch its changes, and whenever its revision is ahead of the catalog's, read the facts and build the catalog
-anew. One load at a time per agent; what changes meanwhile causes one more. A catalog that can't be read stays as it
-was, and the next beat tries again.
+An agent is looked after from its first connection on this worker until ten minutes after its last. While it has a
+robot here, its changes are watched, and whenever its revision is ahead of the catalog's, the facts are read and the
+catalog is built anew. (Tool servers need no catalog, and thousands of them redial at once when a worker dies.) One
+load at a time per agent; what changes meanwhile causes one more. A catalog that can't be read stays as it was, and
+the next beat tries again.
 
 Subscribe, confirm, then read: a change can't fall between. The list of changed agents that every beat reads is the
 second net under a lost message.
@@ -20,6 +21,7 @@ from gateway import catalog as catalogs
 from gateway.backplane.base import Backplane, BackplaneUnavailable, Snapshot
 from gateway.calls import Call, Rate
 from gateway.catalog import Catalog
+from gateway.directory import Row
 from gateway.robotlink import RobotLink
 from gateway.routing import Lost
 from gateway.settings import Settings
@@ -43,7 +45,6 @@ class Agent:
         self.tool_servers: dict[str, ToolLink] = {}
         self.catalog = Catalog()
         self.is_loaded = False
-        self.wanted_revision = 0
         self.waiting: dict[Call, None] = {}
         """Calls that wait for the catalog, or for their tool server to come back."""
         self.rate = Rate(calls_per_second)
@@ -52,9 +53,21 @@ class Agent:
         self.lost = Lost(dead_workers, self.lost_conns)
         self.is_watched = False
         self.is_loading = False
-        self.is_dirty = False
+        self.changes_wanted = 1
+        """Counts the reasons to read its facts again; the catalog that is here answers to `changes_read` of them."""
+        self.changes_read = 0
         self.left_at = 0.0
         """When its last connection went; 0 while it has one."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether nothing is known to be shared that the catalog does not say."""
+        return self.changes_read == self.changes_wanted
+
+    @property
+    def present_rows(self) -> list[Row]:
+        """The rows of tool servers that are not offline."""
+        return [row for row in self.catalog.rows.values() if row.state != "offline"]
 
     def __repr__(self) -> str:
         return f"<Agent {self.id} [{len(self.tool_servers)} tool servers, {len(self.robots)} robots]>"
@@ -96,14 +109,19 @@ class Agents:
         return self._agents.get(agent_id)
 
     def enter(self, agent_id: str) -> Agent:
-        """The agent, looked after from now on; its catalog is on its way if it is not here yet."""
+        """The agent, looked after from now on."""
         agent = self._agents.get(agent_id)
         if agent is None:
             agent = self._agents[agent_id] = Agent(agent_id, self._settings.calls_per_second, self.dead_workers)
         agent.left_at = 0.0
-        if not agent.is_loaded:
-            self.refresh(agent)
         return agent
+
+    def attend(self, agent: Agent) -> None:
+        """A robot of the agent has come: its catalog is wanted, as it is now."""
+        if not agent.is_current:
+            # While nobody was here it may have grown old; the last one will do only if no other can be had.
+            agent.is_loaded = agent.is_loaded and len(agent.robots) > 1
+            self.catch_up(agent)
 
     def leave(self, agent: Agent, now: float) -> None:
         """A connection of the agent has gone; after the last one the agent is kept for a while."""
@@ -133,21 +151,26 @@ class Agents:
         """Somebody says that the agent's facts have reached this revision."""
         agent = self._agents.get(agent_id)
         if agent is not None and revision > agent.catalog.revision:
-            agent.wanted_revision = max(agent.wanted_revision, revision)
             self.refresh(agent)
 
     def refresh(self, agent: Agent) -> None:
-        """Read the agent's facts again, soon."""
-        agent.is_dirty = True
-        if not agent.is_loading:
+        """Read the agent's facts again, soon, or when somebody wants them: only robots do."""
+        agent.changes_wanted += 1
+        self.catch_up(agent)
+
+    def catch_up(self, agent: Agent) -> None:
+        """Read the agent's facts if they are wanted and not being read."""
+        if agent.robots and not agent.is_current and not agent.is_loading:
             agent.is_loading = True
             self._tasks.spawn(self._load(agent), f"load {agent.id}")
 
     def refresh_stale(self) -> None:
         """Try again where the last load failed or left something out."""
         for agent in self._agents.values():
-            if agent.is_dirty or not agent.is_loaded or agent.catalog.missing:
+            if agent.robots and agent.catalog.missing:
                 self.refresh(agent)
+            else:
+                self.catch_up(agent)
 
     def revive(self, workers: Set[str]) -> None:
         """These workers live after all: what waits because they were taken for dead may go on."""
@@ -156,6 +179,15 @@ class Agents:
             for agent in self._agents.values():
                 if agent.waiting:
                     self.refresh(agent)
+
+    def forget_dead(self, listed: Set[str]) -> None:
+        """Let go of dead workers that are off the list of workers and that no row names any more."""
+        if not self.dead_workers <= listed:
+            self.dead_workers &= listed | {row.worker for agent in self._agents.values() for row in agent.present_rows}
+
+    def naming(self, worker: str) -> set[str]:
+        """The agents with a row that says a connection is on this worker."""
+        return {agent.id for agent in self._agents.values() if any(row.worker == worker for row in agent.present_rows)}
 
     def refresh_all(self) -> None:
         for agent in self._agents.values():
@@ -170,18 +202,17 @@ class Agents:
 
     async def _load(self, agent: Agent) -> None:
         try:
-            while agent.is_dirty:
-                agent.is_dirty = False
+            while agent.robots and not agent.is_current:
                 await self._tasks.pause(0)  # what changes in this turn of the loop is read at once
-                await self._load_once(agent)
+                await self._load_once(agent, agent.changes_wanted)
         except BackplaneUnavailable as error:
-            agent.is_dirty = True
             logger.warning("catalog not read", extra={"agent": agent.id, "cause": str(error)})
+            agent.is_loaded = agent.catalog.revision > 0
             self._on_trouble(agent)
         finally:
             agent.is_loading = False
 
-    async def _load_once(self, agent: Agent) -> None:
+    async def _load_once(self, agent: Agent, changes: int) -> None:
         if not agent.is_watched:
             await self._backplane.watch(agent.id)
             agent.is_watched = True
@@ -193,7 +224,7 @@ class Agents:
                 self.keep_toolset(digest, orjson.loads(text))
         agent.catalog = self._build(snapshot)
         agent.lost_conns &= {row.conn for row in snapshot.rows.values()}
-        agent.is_loaded = True
+        agent.changes_read, agent.is_loaded = changes, True
         self._on_catalog(agent)
 
     async def _find_dead(self, snapshot: Snapshot) -> None:

@@ -53,6 +53,24 @@ class Rate:
         return True
 
 
+class Turnstile:
+    """Lets so many a second through, each at a time of its own, and after a lull a few at once."""
+
+    def __init__(self, per_second: float, *, at_once: int, wait_seconds_max: float) -> None:
+        self._pace = 1.0 / per_second
+        self._lead = at_once * self._pace
+        self._wait_seconds_max = wait_seconds_max
+        self._next = 0.0
+
+    def turn(self, now: float) -> float | None:
+        """In how many seconds the next one's turn is; None, and no turn taken, if that is too long to wait."""
+        turn = max(self._next, now - self._lead)
+        if turn - now > self._wait_seconds_max:
+            return None
+        self._next = turn + self._pace
+        return max(0.0, turn - now)
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One request in flight from a robot to a tool server.

@@ -24,6 +24,8 @@ from gateway.tasks import Tasks
 ATTEMPTS_MAX = 5
 NOSUB_TRIES = 3
 NOSUB_PAUSE_SECONDS = 0.08
+EARLY_PAUSE_SECONDS = 0.05
+"""Before the second attempt at a connection whose worker does not know of its registration yet; doubles each time."""
 KEEP_AFTER_MAX_SECONDS = 30.0
 
 
@@ -68,6 +70,11 @@ class Courier:
         if call.attempts > ATTEMPTS_MAX:
             sender.fail(call, routing.offline(call.server_id, None))
             return
+        try:
+            body = call.frame or jsonrpc.request(0, "tools/call", call.params)
+        except jsonrpc.Undumpable:
+            sender.fail(call, errors.too_deep())
+            return
         call.ledger_id, call.stage = ledger_id, Stage.DISPATCHED
         self._calls[ledger_id] = call
         left_ms = max(1, round((call.deadline - self._tasks.now()) * 1000))
@@ -82,7 +89,7 @@ class Courier:
             tool=call.original,
             ms=left_ms,
             due=self._backplane.now_ms + left_ms,
-            body=call.frame or jsonrpc.request(0, "tools/call", call.params),
+            body=body,
         )
         keep_seconds = self._settings.call_max_seconds + KEEP_AFTER_MAX_SECONDS
         self._backplane.dispatch(
@@ -169,6 +176,9 @@ class Courier:
             case "moved":
                 self._unsend(call)
                 sender.find_again(call)
+            case "early":
+                self._unsend(call)
+                self._tasks.later(EARLY_PAUSE_SECONDS * 2**call.attempts, lambda: sender.place_again(call))
             case "fenced":
                 self._on_worker_lost(call, sender)
             case "lost":

@@ -131,7 +131,7 @@ class Desk:
         if link is None or link.cause:
             self._park(call, agent, now)
             return
-        if len(link.jobs) >= self._settings.calls_per_connection:
+        if link.load >= self._settings.calls_per_connection:
             limit = f"GATEWAY_CALLS_PER_CONNECTION={self._settings.calls_per_connection}"
             self.fail(call, errors.overloaded(limit))
             return
@@ -172,8 +172,11 @@ class Desk:
             if not call.is_done:
                 self._place(call, agent, now)
 
-    def on_trouble(self, agent: Agent) -> None:
-        """The agent's facts can't be read now: what waits for them has not been sent, and is told so."""
+    def on_trouble(self, agent: Agent, now: float) -> None:
+        """The agent's facts can't be read now: its last catalog must do. Without one, nothing has been sent."""
+        if agent.is_loaded:
+            self.on_catalog(agent, now)
+            return
         for call in [call for call in agent.waiting if call.stage is Stage.WAITING]:
             self.fail(call, errors.backplane_unavailable(executed=False))
 
@@ -232,9 +235,8 @@ class Desk:
         # "MUST increase with each notification" (MCP, Progress); a bool is an int to Python only
         if type(value) is not bool and value > call.last_progress:
             call.last_progress = value
-            told = {**params, "progressToken": call.progress_token}
             with suppress(jsonrpc.Undumpable):  # nested too deep to be told; the deadline has moved all the same
-                robot.send(jsonrpc.notification("notifications/progress", told))
+                robot.send(results.progress_frame(call.progress_token, params, robot.limit_bytes))
 
     def answer(self, call: Call, message: dict[str, Any]) -> None:
         """End the call with its tool server's response."""

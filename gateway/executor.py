@@ -69,7 +69,7 @@ class Executor:
                 self.on_probe(envelope)
 
     def on_request(self, envelope: Envelope) -> None:
-        if envelope.id in self._seen:
+        if envelope.id in self._seen or envelope.id in self._jobs:
             return
         self._note_seen(envelope.id)
         refusal = self._run(envelope)
@@ -84,9 +84,11 @@ class Executor:
         if left_ms <= 0:
             return "late"
         link = self._hub.tool_servers.get(envelope.conn)
-        if link is None or link.row is None or link.row.epoch != envelope.epoch or link.cause:
+        if link is None or link.cause:
             return "moved"
-        if len(link.jobs) >= self._settings.calls_per_connection:
+        if link.row is None or link.row.epoch != envelope.epoch:
+            return "early"  # others may read of a registration before its own worker hears that it was taken
+        if link.load >= self._settings.calls_per_connection:
             return "busy"
         request = jsonrpc.parse(envelope.body)
         if not isinstance(request, Request) or type(request.params) is not dict:
@@ -171,7 +173,7 @@ class Executor:
         job.extend(now, self._settings.call_seconds)
         if job.may_tell_progress(now):
             with suppress(jsonrpc.Undumpable):  # nested too deep to be told; the next one will do
-                body = jsonrpc.notification("notifications/progress", params)
+                body = results.progress_frame(params.get("progressToken"), params, self._settings.result_bytes)
                 self._backplane.send(job.origin, Envelope("note", id=job.call_id, body=body))
 
     def _forget(self, job: Job) -> None:

@@ -10,15 +10,17 @@ them until it has renewed again.
 `fresh` in the answer means that the lease had not been there: the store may have forgotten this worker, or another
 has begun to bury it. Then everything it has is put back.
 
-The reaper: the list of workers only proposes, the lease decides. Any number of workers may reap the same one at the
-same time; each step only changes what still names the dead worker.
+The reaper: the list of workers only proposes, the lease decides. One worker comes first for each dead one, the others
+follow if that is not done a lease later; several at once do no harm, since each step only changes what still names
+the dead worker.
 """
 
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Set
 from typing import Any
+from zlib import crc32
 
 from gateway.agents import Agents
 from gateway.backplane.base import Backplane, BackplaneUnavailable, Beat, WorkerRow
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 CHANGED_OVERLAP_MS = 10_000
 RECONCILE_SECONDS = 60.0
+BURIALS_AT_ONCE = 4
+BURIAL_PAUSE_SECONDS = 0.01
 
 
 class Lease:
@@ -112,7 +116,9 @@ class Lease:
     async def _look_after_others(self, beat: Beat) -> None:
         """End what waits for lost workers, and clean up after them."""
         expired = {worker for worker, until in beat.workers.items() if until <= beat.now_ms}
-        suspects = expired | ((self._desk.owners | self._executor.origins) - beat.workers.keys())
+        self._agents.forget_dead(beat.workers.keys())
+        known = self._desk.owners | self._executor.origins | self._agents.dead_workers
+        suspects = expired | (known - beat.workers.keys())
         suspects -= {self._backplane.worker_id}
         if not suspects:
             return
@@ -120,11 +126,21 @@ class Lease:
         self._agents.dead_workers |= dead
         for worker in dead:
             self.worker_lost(worker)
+            late_ms = beat.now_ms - beat.workers.get(worker, 0)
+            if self._is_reaper(worker, beat.workers.keys() - dead) or late_ms > 2 * 1000 * self._settings.lease_seconds:
+                self._begin_reaping(worker)
+
+    def _is_reaper(self, dead: str, living: Set[str]) -> bool:
+        """Whether this worker comes first for that dead one: all agree on it, and the next takes over if it fails."""
+        own = self._backplane.worker_id
+        return min({own, *living}, key=lambda worker: crc32(f"{dead} {worker}".encode())) == own
 
     def worker_lost(self, worker: str) -> None:
-        """The worker has no lease any more."""
+        """The worker has no lease any more: what waits for it, and what it waits for, ends."""
         self._executor.caller_lost(worker)
         self._tasks.spawn(self._end_calls_to(worker), f"owner lost {worker}")
+
+    def _begin_reaping(self, worker: str) -> None:
         if worker not in self._reaping:
             self._reaping.add(worker)
             self._tasks.spawn(self._reap(worker), f"reap {worker}")
@@ -139,7 +155,10 @@ class Lease:
         try:
             owned = await self._backplane.owned(worker)
             agents = {agent for kind, agent, _ in owned if kind == "server"}
-            await each(agents, lambda agent: self._registrar.bury(agent, worker))
+            # Where all workers were dead for long, rows have outlived the list of what their worker owned.
+            agents |= self._agents.naming(worker)
+            # In no hurry: the dead worker's rows count as offline already, and its tool servers are redialling now.
+            await each(agents, lambda agent: self._bury(agent, worker), at_once=BURIALS_AT_ONCE)
             await self._backplane.put_robots({(agent, conn): None for kind, agent, conn in owned if kind == "robot"})
             await self._backplane.bury(worker, owned)
             if not owned:
@@ -150,6 +169,10 @@ class Lease:
             logger.warning("lost worker not cleaned up yet", extra={"lost": worker, "cause": str(error)})
         finally:
             self._reaping.discard(worker)
+
+    async def _bury(self, agent: str, worker: str) -> None:
+        await self._registrar.bury(agent, worker)
+        await self._tasks.pause(BURIAL_PAUSE_SECONDS)
 
     # Putting back what this worker has
 

@@ -42,6 +42,7 @@ class Reception:
             link.serve_lists(agent.catalog)
         else:
             self._waiting[link] = self._tasks.now() + self._settings.list_wait_seconds
+            self._agents.catch_up(agent)
 
     def on_call(self, link: RobotLink, call: RouteCall, frame: bytes) -> None:
         agent = self._agents.enter(link.connection.agent)
@@ -67,6 +68,13 @@ class Reception:
             self._to_tell.add(agent.id)
             self._tasks.later(self._settings.debounce_seconds, lambda: self._tell(agent))
 
+    def on_trouble(self, agent: Agent) -> None:
+        """The agent's facts can't be read now: its last catalog must do."""
+        if agent.is_loaded:
+            for link in [link for link in self._waiting if link.connection.agent == agent.id]:
+                del self._waiting[link]
+                link.serve_lists(agent.catalog)
+
     def tick(self, now: float) -> None:
         for link in list(self._waiting):
             self._serve_if_due(link, self._agents.enter(link.connection.agent), now)
@@ -84,7 +92,7 @@ class Reception:
     def _may_list(self, agent: Agent) -> bool:
         wait_ms = round(self._settings.list_wait_seconds * 1000)
         since_ms = self._backplane.now_ms - wait_ms
-        if not agent.is_loaded or agent.catalog.handshakes_since(since_ms):
+        if not agent.is_current or agent.catalog.handshakes_since(since_ms):
             return False
         return not any(
             link.row is None and not link.cause and link.connection.opened_ms >= since_ms

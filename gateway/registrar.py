@@ -67,7 +67,8 @@ class Registrar:
 
     def on_tools(self, link: ToolLink, read: ToolsRead) -> None:
         """The tool server's list is in: register it, or swap its tools."""
-        if link.row is not None and link.row.toolset == digest(read.encoded):
+        is_settled = link.connection.id not in self._turns  # else other tools may be on their way
+        if is_settled and link.row is not None and link.row.toolset == digest(read.encoded):
             return
         self._in_turn(link, lambda: self._register(link, read.tools, read.encoded))
 
@@ -76,14 +77,21 @@ class Registrar:
 
     async def put_back(self, link: ToolLink) -> None:
         """Make sure that the directory says what this live connection has registered."""
-        row, claims = link.row, link.claims
-        if row is None or link.connection.id not in self._hub.tool_servers:
+        agent, conn, row, claims = link.connection.agent, link.connection.id, link.row, link.claims
+        if row is None or conn not in self._hub.tool_servers:
             return
-        decided = await self._settle(
-            link.connection.agent, lambda snapshot: registry.restore(snapshot, link.server_id, row, claims)
-        )
+
+        def decide(snapshot: Snapshot) -> Change | Superseded:
+            return registry.restore(snapshot, link.server_id, row, claims) if link.row is row else Change()
+
+        decided = await self._settle(agent, decide)
         if isinstance(decided, Superseded) and link.row is row:
             self._close_superseded(link)
+        elif link.row is None:  # it went meanwhile, and `_end` may have looked before its row was back
+            cause = link.cause or "连接已断开 / connection closed"
+            await self._settle(
+                agent, lambda snapshot: registry.go_offline(snapshot, link.server_id, conn, cause, self.rules)
+            )
 
     async def bury(self, agent: str, worker: str) -> None:
         """Take everything of a dead worker offline in this agent."""

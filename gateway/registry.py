@@ -122,13 +122,19 @@ def begin_handshake(snapshot: Snapshot, worker: str, conn: str, rules: Rules) ->
 
 
 def end_handshake(snapshot: Snapshot, conn: str, server_id: str, error: str, rules: Rules) -> Change:
-    """The handshake came to nothing. What a tool server that gave its id died of is remembered."""
+    """The handshake came to nothing. What a tool server that gave its id died of is remembered.
+
+    A row of this connection that was written without its worker hearing of it goes offline.
+    """
+    unheard = {name: row for name, row in snapshot.rows.items() if row.conn == conn and row.state == "up"}
+    change = _offline(snapshot, unheard, error[:200], rules)
     key = handshake_key(conn)
-    rows: dict[str, Row | None] = {key: None} if key in snapshot.rows else {}
+    rows: dict[str, Row | None] = {**change.rows, **({key: None} if key in snapshot.rows else {})}
     if not server_id:
-        return Change(rows=rows)
-    told = replace(snapshot.seen.get(server_id, Seen()), error=error[:200])
-    return Change(rows=rows, seen={**_seen_to_drop(snapshot, server_id, rules), server_id: told})
+        return Change(rows, change.claims, change.seen)
+    told = replace(change.seen.get(server_id) or snapshot.seen.get(server_id, Seen()), error=error[:200])
+    seen = {**_seen_to_drop(snapshot, server_id, rules), **change.seen, server_id: told}
+    return Change(rows, change.claims, seen)
 
 
 def register(
@@ -167,6 +173,10 @@ def _identity(
 ) -> str | ProbeFirst:
     if newcomer.server_id:
         return newcomer.server_id
+    own = (key for key, row in snapshot.rows.items() if row.conn == newcomer.conn and row.state != "handshake")
+    known = next(own, None)
+    if known is not None:  # admitted before, but its worker did not hear of it
+        return known
     equals = [
         (server_id, row)
         for server_id, row in snapshot.rows.items()

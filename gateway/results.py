@@ -53,6 +53,18 @@ def error_frame(rpc_id: RpcId, error: Any, limit_bytes: int) -> bytes:
     return jsonrpc.error(rpc_id, {"code": error["code"], "message": _fitting(error["message"], limit_bytes // 2)})
 
 
+def progress_frame(token: RpcId | None, params: dict[str, Any], limit_bytes: int) -> bytes:
+    """A progress notification under this token; of one above the limit only the numbers are left.
+
+    Raises jsonrpc.Undumpable.
+    """
+    frame = jsonrpc.notification("notifications/progress", {**params, "progressToken": token})
+    if len(frame) <= limit_bytes:
+        return frame
+    numbers = {key: params[key] for key in ("progress", "total") if type(params.get(key)) in (int, float)}
+    return jsonrpc.notification("notifications/progress", {**numbers, "progressToken": token})
+
+
 def shrink(result: Any, size_bytes: int, shape: Shape) -> dict[str, Any]:
     """A result that is too large: its text cut with a notice if it is text only, else an isError that says so."""
     notice = (

@@ -105,7 +105,8 @@ class RobotLink:
             failure = errors.bad_params("cursor 无效，请从头读取列表", "unknown cursor; read the list from its start")
             return self.session.failure(wanted.id, failure)
         self.session.has_listed = True
-        self.listed = catalog.pages
+        if wanted.cursor is None or self.listed is None:
+            self.listed = catalog.pages  # with a later page the robot may hold an earlier one of another catalog
         return list_frame(wanted.id, page)
 
     def tell_change(self, catalog: Catalog) -> None:

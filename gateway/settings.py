@@ -199,6 +199,11 @@ class Settings:
     handshakes_per_second: int = _count(
         1000, "每个工作进程每秒的握手 / Handshakes per second and worker; a flood must not starve calls"
     )
+    tool_handshakes_per_second: int = _count(
+        200,
+        "每进程每秒放行的工具服务器；其余排队等候，调用不受影响\n"
+        "Tool servers let in per second on one worker; the others wait their turn, so that calls go on meanwhile",
+    )
     calls_per_second: int = _count(2000, "每个智能体每个进程每秒的调用 / Calls per second of one agent on one worker")
     ping_seconds: float = _seconds(
         20, "WebSocket ping 的间隔；nginx 在 60 秒空闲后断开 / WebSocket ping; nginx cuts after 60 idle", high=29

@@ -62,6 +62,11 @@ class ToolLink:
         name = self.server_id or "?"
         return f"<ToolLink {self.connection.id} {name} [{self.session.stage.value}, {len(self.jobs)} jobs]>"
 
+    @property
+    def load(self) -> int:
+        """How many jobs it has, those that are held included."""
+        return len(self.jobs) + len(self._held)
+
     def open(self) -> None:
         """Begin the conversation."""
         self.session.start(self._loop.time())

@@ -142,6 +142,7 @@ class Worker:
         agent = self.agents.enter(connection.agent)
         agent.robots[connection.id] = link
         self.hub.add_robot(link)
+        self.agents.attend(agent)
         connection.wire.attach(link.on_frame, max_bytes=self.settings.robot_frame_bytes)
         self._reception.note_row(link)
         return link
@@ -207,7 +208,8 @@ class Worker:
         self._reception.on_catalog(agent)
 
     def _on_agent_trouble(self, agent: Agent) -> None:
-        self.desk.on_trouble(agent)
+        self.desk.on_trouble(agent, self._tasks.now())
+        self._reception.on_trouble(agent)
 
     # Life
 

@@ -16,6 +16,9 @@ from gateway.directory import Claim, Row, Seen
 
 Value = TypeVar("Value", Row, Claim, Seen, RobotRow)
 
+_FIELDS = {kind: fields(kind) for kind in (Row, Claim, Seen, RobotRow)}
+"""Looked up with every row that is read, and slow to find out."""
+
 _STATES = ("handshake", "up", "offline")
 
 
@@ -108,7 +111,7 @@ def _load(kind: type[Value], text: bytes) -> Value | None:
     if raw is None:
         return None
     kept: dict[str, Any] = {}
-    for spec in fields(kind):
+    for spec in _FIELDS[kind]:
         value = _fitting(spec.name, spec.type, raw.get(spec.name))
         if value is not None:
             kept[spec.name] = value
