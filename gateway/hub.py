@@ -2,6 +2,7 @@
 
 import asyncio
 
+from gateway.connection import Connection
 from gateway.robotlink import RobotLink
 from gateway.toollink import ToolLink
 
@@ -14,6 +15,11 @@ class Hub:
         self.tool_servers: dict[str, ToolLink] = {}
         self._is_empty = asyncio.Event()
         self._is_empty.set()
+
+    @property
+    def connections(self) -> list[Connection]:
+        links: list[RobotLink | ToolLink] = [*self.tool_servers.values(), *self.robots.values()]
+        return [link.connection for link in links]
 
     def add_robot(self, link: RobotLink) -> None:
         self.robots[link.connection.id] = link

@@ -63,6 +63,7 @@ class Lease:
         self._judge_from = -math.inf
         self._changed_since_ms = 0
         self._beats = 0
+        self._is_stopped = False
         self._reaping: set[str] = set()
         self._is_recovering = False
         self._recover_again = False
@@ -78,15 +79,21 @@ class Lease:
         return self._backplane.is_shared and self.age_seconds > self._settings.lease_seconds
 
     async def keep(self, on_open: Callable[[], None]) -> None:
-        """Beat for ever; `on_open` is told after the first. Raises BackplaneUnavailable if that fails."""
+        """Beat until stopped; `on_open` is told after the first. Raises BackplaneUnavailable if that fails."""
         await self._beat()
         on_open()
         while True:
             await asyncio.sleep(self._settings.beat_seconds)
+            if self._is_stopped:
+                continue  # a beat after the farewell would announce this worker again
             try:
                 await self._beat()
             except BackplaneUnavailable as error:
                 logger.warning("beat failed", extra={"cause": str(error), "lease_age": round(self.age_seconds, 1)})
+
+    def stop(self) -> None:
+        """No beat from now on: the lease is about to be given up."""
+        self._is_stopped = True
 
     async def _beat(self) -> None:
         started = self._tasks.now()

@@ -37,6 +37,8 @@ from gateway.toolsession import ToolSession
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.05
+CLOSE_SHARE = 0.6
+"""How much of the time for closing peers have to answer; the rest is for telling the directory."""
 GRACE_CHECK_SECONDS = 0.5
 CONNECT_RETRY_SECONDS = 1.0
 CONNECT_LOG_SECONDS = 10.0
@@ -245,11 +247,22 @@ class Worker:
             robot.connection.wire.close(int(CloseCode.RESTART), RESTART_REASON)
         with suppress(TimeoutError, BackplaneUnavailable):  # what stays behind is cleaned up by the lease
             async with asyncio.timeout(self.settings.close_seconds):
-                await self.hub.emptied()
+                await self._empty_hub()
                 await self._registrar.settled()
                 if self._opened.is_set():
+                    self._lease.stop()
                     await self._reception.flush()
                     await self.backplane.leave()
+
+    async def _empty_hub(self) -> None:
+        """Wait for the peers to close as well; those that don't are dropped while there is time to say so in Redis."""
+        try:
+            async with asyncio.timeout(self.settings.close_seconds * CLOSE_SHARE):
+                await self.hub.emptied()
+        except TimeoutError:
+            for connection in self.hub.connections:
+                connection.wire.abort()
+            await self.hub.emptied()
 
     async def _serve(self) -> None:
         """Keep the session with the backplane; it reconnects by itself once it has been there."""
@@ -272,6 +285,7 @@ class Worker:
     def _on_open(self) -> None:
         self.trouble = ""
         if self._opened.is_set():
+            self.agents.watch_again()
             self._lease.recover()  # what was said between two sessions was not heard
             return
         self._opened.set()

@@ -199,6 +199,28 @@ async def test_a_duplicate_request_runs_once(cluster: StartCluster, store: Any) 
     assert len(server.calls) == 1
 
 
+async def test_a_running_call_is_not_run_again_however_many_came_after_it(
+    cluster: StartCluster, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record waits for the answer, and recovery reads it, when its id is no longer among those last seen."""
+    monkeypatch.setattr("gateway.executor.SEEN_MAX", 2)
+    a, b = await cluster(2)
+    server = await b.tool_server(tools=[held("slow"), echo()])
+    robot = await a.robot()
+    await robot.sees("slow")
+    request_id = await robot.start_call("slow")
+    call = await server.until_called()
+    for _ in range(4):
+        await robot.call("echo")
+    before = store.pubsub_numsub(KEYS.mailbox(worker_id(b)))
+    store.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await wait_until(lambda: store.pubsub_numsub(KEYS.mailbox(worker_id(b))) == before, "it hears again")
+    await robot.call("echo", seconds=10)
+    await call.answer("once")
+    assert text_of(await robot.answer(request_id)) == "once"
+    assert [call.tool for call in server.calls].count("slow") == 1
+
+
 async def test_a_failing_beat_of_any_kind_does_not_end_the_beating(
     cluster: StartCluster, store: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -214,4 +236,23 @@ async def test_a_failing_beat_of_any_kind_does_not_end_the_beating(
     before = store.hget(KEYS.worker(worker_id(b)), "beat")
     await wait_until(lambda: store.hget(KEYS.worker(worker_id(b)), "beat") not in (None, before), "it beats again")
     await wait_until(lambda: _runs(robot), "calls run again", seconds=10)
+    await wait_until(lambda: store.pubsub_channels("mcpgw:catalog:*"), "catalogs are watched again")
     assert server.is_open
+
+
+@pytest.mark.settings(beat_seconds=0.02)
+async def test_a_stopped_worker_leaves_nothing_that_names_it_as_alive(cluster: StartCluster, store: Any) -> None:
+    """Also where a peer neither reads nor answers the close."""
+    a, b = await cluster(2)
+    server = await b.tool_server("calc", [echo()], server_id="calc")
+    robot = await b.robot()
+    server.freeze()
+    robot.freeze()
+    stopped = worker_id(b)
+    await b.worker.stop()
+    assert not store.exists(KEYS.worker(stopped))
+    assert store.zscore(KEYS.workers, stopped) is None
+    assert b'"offline"' in store.hget("mcpgw:servers:{home}", "calc")
+    assert not store.exists("mcpgw:robots:{home}")
+    assert not store.exists(KEYS.owned(stopped))
+    assert (await a.get("/readyz")).status == 200

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import jsonrpc
-from gateway.calls import SLOT_SECONDS, Call, Deadlines, Job, Rate, Stage, upstream_frame
+from gateway.calls import SLOT_SECONDS, Call, Deadlines, Job, Rate, Stage, Turnstile, upstream_frame
 from gateway.catalog import Route
 
 
@@ -227,3 +227,25 @@ def test_a_rate_allows_a_second_at_once_and_then_as_it_refills() -> None:
 def test_a_rate_of_zero_is_no_limit() -> None:
     rate = Rate(0)
     assert all(rate.take(5.0) for _ in range(10_000))
+
+
+def test_a_turnstile_lets_a_few_through_at_once_and_then_one_at_a_time() -> None:
+    turnstile = Turnstile(10.0, at_once=3, wait_seconds_max=0.5)
+    turns = [turnstile.turn(100.0) for _ in range(9)]
+    assert turns[:4] == [0.0, 0.0, 0.0, 0.0]
+    assert turns[4:] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+
+
+def test_a_turn_that_is_too_far_away_is_not_taken() -> None:
+    turnstile = Turnstile(10.0, at_once=0, wait_seconds_max=0.15)
+    assert turnstile.turn(0.0) == 0.0
+    assert turnstile.turn(0.0) == pytest.approx(0.1)
+    assert [turnstile.turn(0.0) for _ in range(5)] == [None] * 5
+    assert turnstile.turn(0.1) == pytest.approx(0.1)
+
+
+def test_after_a_lull_a_few_go_through_at_once_again() -> None:
+    turnstile = Turnstile(10.0, at_once=2, wait_seconds_max=1.0)
+    for _ in range(5):
+        turnstile.turn(0.0)
+    assert [turnstile.turn(50.0) for _ in range(4)] == pytest.approx([0.0, 0.0, 0.0, 0.1])

@@ -1,5 +1,7 @@
 """Where peers dial in: every spelling of the two WebSocket paths, and what is refused before the upgrade."""
 
+import asyncio
+
 import pytest
 from websockets.exceptions import InvalidStatus
 
@@ -11,6 +13,7 @@ from tests.peers.tools import echo, text_of
 from tests.peers.wire import Peer
 from tests.support.gateway import AGENT, Gateway
 from tests.support.running import KEY
+from tests.support.waiting import wait_until
 
 PREFIXES = ["", "/gateway", "/a/b/c", "/小智", "/mcp_endpoint", "/x.y~z"]
 
@@ -100,6 +103,37 @@ async def test_a_flood_of_handshakes_is_refused_and_those_who_are_in_notice_noth
         await raw.close()
     assert set(statuses) == {101, 503}
     assert "result" in await robot.ping()
+
+
+@pytest.mark.settings(tool_handshakes_per_second=50)
+async def test_tool_servers_that_redial_all_at_once_wait_their_turn_and_all_come_in(gateway: Gateway) -> None:
+    """As when a worker dies: nobody is refused, so no bridge doubles its wait."""
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(40):
+            tool = [echo(f"tool_{number}")]
+            tasks.create_task(gateway.tool_server(f"s{number}", tool, server_id=f"s{number}", is_awaited=False))
+    await gateway.until_connected(40)
+    assert len(await (await gateway.robot()).names()) == 40
+
+
+@pytest.mark.settings(tool_handshakes_per_second=1)
+async def test_a_tool_server_whose_turn_is_too_far_away_is_told_to_come_again(gateway: Gateway) -> None:
+    statuses: list[int] = []
+
+    async def knock() -> None:
+        raw = RawSocket(gateway.mcp_url())
+        try:
+            await raw.open()
+            statuses.append(int(raw.status_line.split()[1]))
+        finally:
+            await raw.close()
+
+    knocks = [asyncio.get_running_loop().create_task(knock()) for _ in range(40)]
+    await wait_until(lambda: statuses.count(503) >= 5, "some are refused")
+    assert 101 in statuses, "some were let in before"
+    for one in knocks:
+        one.cancel()
+    await asyncio.wait(knocks)
 
 
 async def test_a_connection_is_one_peers_only(gateway: Gateway) -> None:

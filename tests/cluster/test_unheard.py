@@ -1,0 +1,129 @@
+"""Rows that are written while their worker looks elsewhere: every row that says `up` has a connection behind it."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gateway.backplane.base import BackplaneUnavailable, Change
+from gateway.backplane.redis.directory import Directory
+from tests.conftest import StartCluster
+from tests.peers.tools import echo, text_of
+from tests.support.redis_server import RedisServer
+from tests.support.running import Worker
+from tests.support.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.parametrize("cluster", ["redis"], indirect=True),
+    pytest.mark.settings(beat_seconds=0.2, lease_seconds=5.0),
+]
+
+SERVERS = "mcpgw:servers:{home}"
+
+
+@pytest.fixture
+def store(redis_server: RedisServer) -> Iterator[Any]:
+    """The operator's look into Redis."""
+    with redis_server.client() as client:
+        yield client
+
+
+def worker_id(gateway: Any) -> str:
+    worker: Worker = gateway.worker
+    return worker.id
+
+
+@pytest.fixture
+def unheard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The first admission is committed, but its worker hears that Redis is away. Who that was is noted here."""
+    commit, failed = Directory.commit, list[str]()
+
+    async def commit_unheard(self: Directory, agent: str, expected: int, change: Change) -> int | None:
+        revision = await commit(self, agent, expected, change)
+        if not failed and any(row is not None and row.state == "up" for row in change.rows.values()):
+            failed.append(self.worker_id)
+            raise BackplaneUnavailable("the reply was lost")
+        return revision
+
+    monkeypatch.setattr(Directory, "commit", commit_unheard)
+    monkeypatch.setattr("gateway.registrar.RETRY_SECONDS", 0.2)
+    return failed
+
+
+async def test_a_call_that_overtakes_the_news_of_a_registration_runs(
+    cluster: StartCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The robot's worker reads the row before the tool server's own worker hears that it was taken."""
+    a, b = await cluster(2)
+    robot = await a.robot()
+    list_agents = Directory._list_agents
+
+    async def list_slowly(self: Directory, *args: Any) -> None:
+        if self.worker_id == worker_id(b):
+            await asyncio.sleep(0.3)
+        await list_agents(self, *args)
+
+    monkeypatch.setattr(Directory, "_list_agents", list_slowly)
+    server = await b.tool_server("calc", [echo()], is_awaited=False)
+    await robot.sees("echo")
+    for text in ("first", "second"):
+        assert text_of(await robot.call("echo", {"text": text}, seconds=10)) == text
+    assert len(server.calls) == 2
+
+
+async def test_a_connection_that_ends_while_its_row_is_put_back_is_offline(
+    cluster: StartCluster, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (a,) = await cluster(1)
+    server = await a.tool_server("calc", [echo()], server_id="calc")
+    own, is_on_its_way, may_go_on = Directory._own, asyncio.Event(), asyncio.Event()
+
+    async def own_slowly(self: Directory, members: Any) -> None:
+        await own(self, members)
+        if any(b'"calc"' in member for member in members):
+            is_on_its_way.set()
+            await may_go_on.wait()
+
+    monkeypatch.setattr(Directory, "_own", own_slowly)
+    store.flushall()
+    async with asyncio.timeout(5):
+        await is_on_its_way.wait()
+    await server.vanish()
+    await wait_until(lambda: "leave" in str(store.xrange("mcpgw:events")), "its end is under way")
+    await asyncio.sleep(0.1)  # its end has found no row in the empty store by now
+    may_go_on.set()
+    await wait_until(lambda: b'"offline"' in (store.hget(SERVERS, "calc") or b""), "the row is offline")
+
+
+async def test_an_anonymous_tool_server_whose_admission_was_not_heard_of_stays_one(
+    cluster: StartCluster, unheard: list[str]
+) -> None:
+    (a,) = await cluster(1)
+    await a.tool_server("calc", [echo()], is_awaited=False)
+    robot = await a.robot()
+    await robot.sees("echo")
+    await wait_until(lambda: bool(unheard), "the admission went unheard")
+    assert text_of(await robot.call("echo", {"text": "x"}, seconds=10)) == "x"
+    assert list(await a.servers()) == ["calc"]
+    assert await robot.names() == ["echo"]
+
+
+async def test_a_tool_server_that_left_before_its_admission_was_heard_of_is_offline(
+    cluster: StartCluster, store: Any, unheard: list[str]
+) -> None:
+    (a,) = await cluster(1)
+    server = await a.tool_server("calc", [echo()], is_awaited=False)
+    await wait_until(lambda: bool(unheard), "the admission went unheard")
+    await server.vanish()
+    await wait_until(lambda: b'"offline"' in (store.hget(SERVERS, "calc") or b""), "the row is offline")
+
+
+async def test_rows_of_a_worker_of_which_nothing_else_is_left_go_offline(cluster: StartCluster, store: Any) -> None:
+    """All workers were dead for an hour: neither the list of workers nor that of its belongings names it any more."""
+    (a,) = await cluster(1)
+    row = b'{"state":"up","worker":"gone-12345678","conn":"c","since":1,"epoch":1,"name":"old","toolset":""}'
+    store.hset(SERVERS, "old", row)
+    store.pexpire(SERVERS, 60_000)
+    await a.robot()
+    await wait_until(lambda: b'"offline"' in (store.hget(SERVERS, "old") or b""), "the row is offline")
