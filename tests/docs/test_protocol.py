@@ -79,7 +79,7 @@ def test_the_table_of_close_codes_is_that_of_the_code(protocol: Document) -> Non
         ("400", "mcp", {"token": ""}),
         ("400", "mcp", {"server_id": "~"}),
         ("401", "call", {"token": "bm90IG9uZSBvZiBvdXJz"}),
-        ("403, 404", "other", {}),
+        ("404", "other", {}),
     ],
 )
 async def test_a_refusal_comes_before_the_upgrade(
