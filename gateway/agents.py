@@ -19,9 +19,10 @@ import orjson
 
 from gateway import catalog as catalogs
 from gateway.backplane.base import Backplane, BackplaneUnavailable, Snapshot
-from gateway.calls import Call, Rate
+from gateway.calls import Call
 from gateway.catalog import Catalog
 from gateway.directory import Row
+from gateway.rates import Rate
 from gateway.robotlink import RobotLink
 from gateway.routing import Lost
 from gateway.settings import Settings
@@ -66,8 +67,8 @@ class Agent:
 
     @property
     def present_rows(self) -> list[Row]:
-        """The rows of tool servers that are not offline."""
-        return [row for row in self.catalog.rows.values() if row.state != "offline"]
+        """The rows of tool servers that are not offline; none while nobody here wants the catalog, and it grows old."""
+        return [row for row in self.catalog.rows.values() if row.state != "offline"] if self.robots else []
 
     def __repr__(self) -> str:
         return f"<Agent {self.id} [{len(self.tool_servers)} tool servers, {len(self.robots)} robots]>"
@@ -179,6 +180,11 @@ class Agents:
             for agent in self._agents.values():
                 if agent.waiting:
                     self.refresh(agent)
+
+    def watch_again(self) -> None:
+        """Nothing is subscribed any more: what is read next is watched first."""
+        for agent in self._agents.values():
+            agent.is_watched = False
 
     def forget_dead(self, listed: Set[str]) -> None:
         """Let go of dead workers that are off the list of workers and that no row names any more."""

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway.backplane.base import Backplane
+from gateway.collector import Collector
 from gateway.endpoints import Door, State, routes
 from gateway.server import serve
 from gateway.settings import Settings
@@ -66,8 +67,11 @@ def make_backplane(settings: Settings) -> Backplane:
 def run(settings: Settings, sockets: list[socket.socket] | None, *, banner: bool) -> int:
     """Serve one worker until SIGTERM or SIGINT; the exit code."""
     gateway = build(settings, make_backplane(settings))
+    hub = gateway.worker.hub
+    collector = Collector(count_open=lambda: len(hub), count_closed=lambda: hub.closed)
 
     def on_started() -> None:
+        collector.install()
         if banner:
             from gateway.banner import banner as text
 

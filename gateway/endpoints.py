@@ -4,7 +4,6 @@ A token is checked before the WebSocket handshake is answered: 400 without one, 
 accepted and then closed knocks for ever (`xiaozhi-ecosystem.md` §2.3). What exactly is wrong is for the log alone.
 """
 
-import asyncio
 import logging
 from typing import Any, TypedDict
 
@@ -17,9 +16,9 @@ from starlette.websockets import WebSocket
 from gateway import __version__, health
 from gateway.auth import TokenProblem, is_key, verify
 from gateway.backplane.base import BackplaneUnavailable
-from gateway.calls import Rate, Turnstile
 from gateway.connection import Connection, Kind
 from gateway.errors import Code
+from gateway.rates import Rate
 from gateway.settings import Settings
 from gateway.worker import Worker
 
@@ -27,9 +26,6 @@ logger = logging.getLogger(__name__)
 
 SERVER_ID_CHARS_MAX = 64
 RETRY_SECONDS = 5
-TURN_SECONDS_MAX = 8.0
-"""Clients give a handshake ten seconds."""
-TURNS_AT_ONCE = 20
 SUBPROTOCOL = "mcp"
 
 
@@ -56,9 +52,6 @@ class Door:
         self._settings = settings
         self._worker = worker
         self._rate = Rate(settings.handshakes_per_second)
-        self._turnstile = Turnstile(
-            settings.tool_handshakes_per_second, at_once=TURNS_AT_ONCE, wait_seconds_max=TURN_SECONDS_MAX
-        )
 
     # WebSocket
 
@@ -66,8 +59,6 @@ class Door:
         """One connection, from its handshake to its end."""
         try:
             connection = self._admit(websocket, kind)
-            if kind is Kind.TOOL_SERVER:
-                await self._wait_turn()
         except Refused as refused:
             self._log(
                 "connection refused", websocket, kind=kind.name.lower(), status=refused.status, cause=refused.cause
@@ -95,17 +86,6 @@ class Door:
             opened_ms=self._worker.backplane.now_ms,
             server_id=self._server_id(websocket) if kind is Kind.TOOL_SERVER else "",
         )
-
-    async def _wait_turn(self) -> None:
-        """Thousands of tool servers redial at once when a worker dies; robots' calls must go on meanwhile."""
-        seconds = self._turnstile.turn(self._worker.now())
-        if seconds is None:
-            limit = f"GATEWAY_TOOL_HANDSHAKES_PER_SECOND={self._settings.tool_handshakes_per_second}"
-            raise Refused(503, "握手过于频繁 / too many handshakes", limit)
-        if seconds > 0.0:
-            await asyncio.sleep(seconds)
-            if self._worker.is_stopping:  # nobody would close what opens now
-                raise Refused(503, "网关未就绪 / the gateway is not ready", "stopping")
 
     def _check_room(self) -> None:
         worker = self._worker

@@ -43,6 +43,8 @@ class Executor:
         self._tasks = tasks
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._jobs: dict[str, tuple[Job, ToolLink]] = {}
+        self._unheard: dict[str, tuple[Job, Envelope]] = {}
+        """What ended while the store was away, until nobody waits for it any more."""
         self._deadlines: Deadlines[Job] = Deadlines()
         self._is_fenced = is_fenced
 
@@ -88,12 +90,15 @@ class Executor:
             return "moved"
         if link.row is None or link.row.epoch != envelope.epoch:
             return "early"  # others may read of a registration before its own worker hears that it was taken
+        return self._run_on(link, envelope, left_ms / 1000)
+
+    def _run_on(self, link: ToolLink, envelope: Envelope, left_seconds: float) -> str | None:
         if link.load >= self._settings.calls_per_connection:
             return "busy"
         request = jsonrpc.parse(envelope.body)
         if not isinstance(request, Request) or type(request.params) is not dict:
             return "bad"
-        return self._start(envelope, link, request.params, left_ms / 1000)
+        return self._start(envelope, link, request.params, left_seconds)
 
     def _start(self, envelope: Envelope, link: ToolLink, params: dict[str, Any], left_seconds: float) -> str | None:
         now = self._tasks.now()
@@ -124,8 +129,10 @@ class Executor:
 
     def on_query(self, envelope: Envelope) -> None:
         """Was this call ever seen here? After a no it will not be run any more."""
-        known = envelope.id in self._seen
+        known = envelope.id in self._seen or envelope.id in self._jobs
         self._note_seen(envelope.id)
+        if envelope.id in self._unheard:
+            self._tell(*self._unheard[envelope.id])
         self._backplane.send(envelope.sender, Envelope("status", id=envelope.id, reason="seen" if known else "unseen"))
 
     def on_probe(self, envelope: Envelope) -> None:
@@ -158,11 +165,17 @@ class Executor:
         if len(body) > self._settings.result_bytes and "result" in message:
             shape = results.Shape(self._settings.result_bytes, with_error_text=False)
             body = results.answer(job.upstream_id, message, shape)
-        self._backplane.answer(job.origin, Envelope("res", id=job.call_id, body=body))
+        self._tell(job, Envelope("res", id=job.call_id, body=body))
 
     def on_lost(self, job: Job) -> None:
         self._forget(job)
-        self._backplane.answer(job.origin, Envelope("nack", id=job.call_id, reason="lost"))
+        self._tell(job, Envelope("nack", id=job.call_id, reason="lost"))
+
+    def _tell(self, job: Job, envelope: Envelope) -> None:
+        """Send the end of the job to who asked; keep it where that may not arrive."""
+        self._backplane.answer(job.origin, envelope)
+        if not self._backplane.is_connected:
+            self._unheard[job.call_id] = (job, envelope)
 
     def on_unsent(self, job: Job) -> None:
         self._forget(job)
@@ -188,6 +201,8 @@ class Executor:
     # Time, gaps, lost workers
 
     def tick(self, now: float) -> None:
+        if self._unheard:
+            self._unheard = {id: entry for id, entry in self._unheard.items() if entry[0].deadline > now}
         for job in self._deadlines.due(now):
             entry = self._jobs.get(job.call_id)
             if entry is not None:
@@ -200,7 +215,9 @@ class Executor:
             self._cancel(job, link, "caller lost")
 
     async def recover(self) -> None:
-        """Take over what was published while this worker could not hear."""
+        """Say once more what was not heard, and take over what was published while this worker could not hear."""
+        for job, envelope in list(self._unheard.values()):
+            self._tell(job, envelope)
         for record in await self._backplane.pending():
             try:
                 for envelope in decode(record.message):

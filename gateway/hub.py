@@ -13,6 +13,8 @@ class Hub:
     def __init__(self) -> None:
         self.robots: dict[str, RobotLink] = {}
         self.tool_servers: dict[str, ToolLink] = {}
+        self.closed = 0
+        """How many connections have been here and gone."""
         self._is_empty = asyncio.Event()
         self._is_empty.set()
 
@@ -32,6 +34,7 @@ class Hub:
     def remove(self, connection_id: str) -> None:
         self.robots.pop(connection_id, None)
         self.tool_servers.pop(connection_id, None)
+        self.closed += 1
         if not len(self):
             self._is_empty.set()
 

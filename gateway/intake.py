@@ -15,11 +15,18 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gateway.rates import Turnstile
 from gateway.settings import Settings
 from gateway.wire import quiet
 
 BODY_BYTES_MAX = 64 * 1024
 """No endpoint reads a body; this leaves room for clients that send a small one regardless."""
+TOOL_SERVERS_PATH = b"/mcp_endpoint/mcp"
+TURNSTILE_SETTING = "GATEWAY_TOOL_HANDSHAKES_PER_SECOND"
+TURN_SECONDS_MAX = 8.0
+"""How long a tool server waits for its turn; clients give a handshake ten seconds."""
+TURNS_AT_ONCE = 20
+RETRY_SECONDS = 5
 PIPELINE_MAX = 16
 """Requests of one socket that wait for an answer; a whole packet of tiny ones would start thousands."""
 
@@ -41,6 +48,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     """One socket until it is upgraded or closed. `gateway.server.make_protocols` gives it its settings."""
 
     settings: Settings
+    turnstile: Turnstile
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -161,9 +169,31 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         else:
             self._forget_deadline()
             self._forget_stall()
-            self.handle_websocket_upgrade()
-            if rest:
-                self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]  # ours, just set
+            self._wait_turn(rest)
+
+    def _wait_turn(self, rest: bytes) -> None:
+        """Thousands of tool servers redial at once when a worker dies: robots' calls must go on meanwhile.
+
+        They wait here, where it costs least. Robots pass: they would not come again.
+        """
+        seconds = self.turnstile.turn(self.loop.time()) if TOOL_SERVERS_PATH in self.url else 0.0
+        if seconds is None:
+            text = f"握手过于频繁 / too many handshakes: {TURNSTILE_SETTING}={self.settings.tool_handshakes_per_second}"
+            self._refuse(_Refusal(HTTPStatus.SERVICE_UNAVAILABLE, text))
+        elif seconds == 0.0:
+            self._enter(rest)
+        else:
+            self.transport.pause_reading()
+            self._set_deadline(seconds, lambda: self._enter(rest))
+
+    def _enter(self, rest: bytes) -> None:
+        self._forget_deadline()
+        if self.transport.is_closing():
+            return
+        self.handle_websocket_upgrade()
+        self.transport.resume_reading()
+        if rest:
+            self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]  # ours, just set
 
     # Endings
 
@@ -183,9 +213,12 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             if self.cycle.response_started or self.pipeline:
                 self.transport.abort()
                 return
-        if not self._is_taken or not self.cycle.response_complete:  # else what is late or long was answered already
+        cycle = cast(RequestResponseCycle | None, self.cycle)  # there is none for a handshake
+        if not self._is_taken or cycle is None or not cycle.response_complete:  # else it was answered already
             body = refusal.text.encode() + b"\n"
             head = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+            if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE:
+                head = b"retry-after: %d\r\n" % RETRY_SECONDS + head
             self.transport.write(STATUS_LINE[refusal.status] + head % len(body) + body)
         # Closed for writing only: with unread bytes in the kernel, close() would reset the peer before it reads this.
         self._set_deadline(self.settings.close_seconds, self.transport.abort)

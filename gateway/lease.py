@@ -166,6 +166,8 @@ class Lease:
             agents |= self._agents.naming(worker)
             # In no hurry: the dead worker's rows count as offline already, and its tool servers are redialling now.
             await each(agents, lambda agent: self._bury(agent, worker), at_once=BURIALS_AT_ONCE)
+            if await self._backplane.alive({worker}):
+                return
             await self._backplane.put_robots({(agent, conn): None for kind, agent, conn in owned if kind == "robot"})
             await self._backplane.bury(worker, owned)
             if not owned:
@@ -178,6 +180,8 @@ class Lease:
             self._reaping.discard(worker)
 
     async def _bury(self, agent: str, worker: str) -> None:
+        if await self._backplane.alive({worker}):
+            return  # it was only frozen, and puts back what it has; what is taken from it now would stay away
         await self._registrar.bury(agent, worker)
         await self._tasks.pause(BURIAL_PAUSE_SECONDS)
 

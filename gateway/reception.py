@@ -7,6 +7,8 @@ worker; for each tool server no longer than two seconds from when it dialled in.
 robots together, a moment after the first of them, and only to those whose list really changed.
 """
 
+import asyncio
+
 from gateway.agents import Agent, Agents
 from gateway.backplane.base import Backplane, BackplaneUnavailable, RobotRow
 from gateway.desk import Desk
@@ -32,7 +34,10 @@ class Reception:
         """Robots that wait for a list → when they are given whatever there is."""
         self._to_tell: set[str] = set()
         self._rows: dict[tuple[str, str], RobotRow | None] = {}
+        self._written: set[tuple[str, str]] = set()
+        """Robots whose rows may be in the directory; what was never there need not be removed."""
         self._is_writing = False
+        self._one_at_a_time = asyncio.Lock()
 
     # What robots want
 
@@ -82,7 +87,11 @@ class Reception:
     def forget(self, link: RobotLink) -> None:
         """The robot has gone."""
         self._waiting.pop(link, None)
-        self._put_row(link, None)
+        of = link.connection.agent, link.connection.id
+        if of in self._written:
+            self._put_row(link, None)
+        else:
+            self._rows.pop(of, None)
 
     def _serve_if_due(self, link: RobotLink, agent: Agent, now: float) -> None:
         if now >= self._waiting[link] or self._may_list(agent):
@@ -126,13 +135,18 @@ class Reception:
             self._tasks.spawn(self._write_rows(), "robots' rows")
 
     async def flush(self) -> None:
-        """Write what has not been written yet, now."""
-        rows, self._rows = self._rows, {}
-        try:
-            await self._backplane.put_robots(rows)
-        except BackplaneUnavailable:
-            self._rows = {**rows, **self._rows}  # the next beat tries again
-            raise
+        """Write what has not been written yet, now. A row can't be written after its removal."""
+        async with self._one_at_a_time:
+            if not self._backplane.is_connected:
+                raise BackplaneUnavailable(self._backplane.trouble)
+            rows, self._rows = self._rows, {}
+            self._written |= rows.keys()
+            try:
+                await self._backplane.put_robots(rows)
+            except BackplaneUnavailable:
+                self._rows = {**rows, **self._rows}  # the next beat tries again
+                raise
+            self._written -= {of for of, row in rows.items() if row is None}
 
     async def _write_rows(self) -> None:
         try:

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 TRIES_MAX = 200
 RETRY_SECONDS = 1.0
+PROBES_MAX = 2
 REPLACED = "已被相同 server_id 的新连接取代 / replaced by a newer connection of the same server_id"
 SUPERSEDED = "已被其他网关进程上的新连接取代 / replaced by a newer connection on another worker"
 
@@ -57,7 +58,9 @@ class Registrar:
         )
 
     async def settled(self) -> None:
-        """Wait until everything has been told to the directory."""
+        """Wait until everything has been told to the directory, at the worker's end: nobody is displaced any more."""
+        for number in self._probes:
+            self.on_probed(number, is_alive=True)
         await self._is_settled.wait()
 
     # What happens to a tool server's connection
@@ -171,8 +174,8 @@ class Registrar:
                     self._close_superseded(link)
                     return
                 case _:
-                    self._log(link, logging.WARNING, "its row is gone; it is put back within a minute")
-                    return
+                    self._log(link, logging.WARNING, "its row is gone and is put back")
+                    await self.put_back(link)
 
     async def _decide(
         self, link: ToolLink, toolset: str, originals: tuple[str, ...], ghosts: set[str], twins: set[str]
@@ -269,6 +272,16 @@ class Registrar:
         here = self._hub.tool_servers.get(row.conn)
         if row.worker == self._backplane.worker_id and here is None:
             return False
+        for _ in range(PROBES_MAX):
+            verdict = await self._probe(row, here)
+            if verdict is not None:
+                return verdict
+            if not await self._backplane.alive({row.worker}):
+                break
+        return False
+
+    async def _probe(self, row: Row, here: ToolLink | None) -> bool | None:
+        """What its worker says of the connection; None if it says nothing: a message may have been lost."""
         number = f"{row.conn}?{random.getrandbits(32):08x}"
         verdict: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._probes[number] = verdict
@@ -282,7 +295,7 @@ class Registrar:
             async with asyncio.timeout(self._settings.ghost_seconds + 1.0):
                 return await verdict
         except TimeoutError:
-            return False
+            return None
         finally:
             del self._probes[number]
 

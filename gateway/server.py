@@ -18,8 +18,9 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
-from gateway.intake import GatewayHttpProtocol
+from gateway.intake import TURN_SECONDS_MAX, TURNS_AT_ONCE, GatewayHttpProtocol
 from gateway.listening import BACKLOG, ListenError, listen
+from gateway.rates import Turnstile
 from gateway.settings import Settings
 from gateway.wire import GatewayWebSocketProtocol
 
@@ -39,6 +40,9 @@ def make_protocols(settings: Settings) -> tuple[type[GatewayHttpProtocol], type[
 
     class Http(GatewayHttpProtocol):
         settings = given
+        turnstile = Turnstile(
+            given.tool_handshakes_per_second, at_once=TURNS_AT_ONCE, wait_seconds_max=TURN_SECONDS_MAX
+        )
 
     class WebSocket(GatewayWebSocketProtocol):
         settings = given

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import jsonrpc
-from gateway.calls import SLOT_SECONDS, Call, Deadlines, Job, Rate, Stage, Turnstile, upstream_frame
+from gateway.calls import SLOT_SECONDS, Call, Deadlines, Job, Stage, upstream_frame
 from gateway.catalog import Route
+from gateway.rates import Rate, Turnstile
 
 
 class Nobody:

@@ -144,3 +144,16 @@ async def test_a_connection_is_one_peers_only(gateway: Gateway) -> None:
     for number, robot in enumerate(robots):
         assert (await robot.answer(number))["result"] == {}
         assert len(robot.messages) == 2
+
+
+@pytest.mark.settings(tool_handshakes_per_second=20, servers_per_agent=10)
+async def test_those_who_wait_their_turn_together_do_not_pass_their_agents_limit(gateway: Gateway) -> None:
+    others = [RawSocket(gateway.mcp_url("other")) for _ in range(20)]
+    knocks = [RawSocket(gateway.mcp_url()) for _ in range(25)]
+    async with asyncio.TaskGroup() as tasks:
+        for raw in (*others, *knocks):
+            tasks.create_task(raw.open())
+    statuses = [raw.status_line.split()[1] for raw in knocks]
+    for raw in (*others, *knocks):
+        await raw.close()
+    assert (statuses.count("101"), statuses.count("503")) == (20, 5)
