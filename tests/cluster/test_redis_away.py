@@ -1,11 +1,12 @@
 """Redis stops answering under running workers: local calls go on, remote ones end clearly, and all comes back."""
 
 from collections.abc import AsyncGenerator, Iterator
+from typing import Any
 
 import pytest
 
 from tests.peers.robot import Robot
-from tests.peers.tools import echo, text_of
+from tests.peers.tools import echo, held, text_of
 from tests.support.gateway import Gateway, Guests
 from tests.support.redis_server import RedisServer, engines, running
 from tests.support.running import RedisCluster, settings
@@ -99,3 +100,41 @@ async def test_a_worker_started_without_redis_waits_and_says_why(own_server: Red
 
 async def _is_ready(gateway: Gateway) -> bool:
     return (await gateway.get("/readyz")).status == 200
+
+
+async def test_an_answer_given_while_redis_is_away_arrives_when_it_is_back(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer
+) -> None:
+    """The tool has run: its caller learns the result, although the record of the call is lost as well."""
+    a, b = pair
+    there = await b.tool_server("there", [held("far")])
+    robot = await a.robot()
+    await robot.sees("far")
+    request_id = await robot.start_call("far")
+    call = await there.until_called()
+    own_server.stop()
+    await wait_until(lambda: not is_connected(b), "the outage is noticed")
+    await call.answer("not lost")
+    await wait_until(lambda: worker_of(b).backplane._link.refusal is not None, "commands wait for Redis no longer")
+    own_server.start()
+    assert text_of(await robot.answer(request_id, seconds=20)) == "not lost"
+
+
+async def test_robots_that_come_and_go_while_redis_is_away_leave_nothing_to_do(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer
+) -> None:
+    a, _ = pair
+    own_server.stop()
+    await wait_until(lambda: not is_connected(a), "the outage is noticed")
+    for _ in range(5):
+        await (await a.robot()).close()
+    await wait_until(lambda: not worker_of(a).hub.robots, "all have left")
+    assert not worker_of(a)._reception._rows
+
+
+def worker_of(gateway: Gateway) -> Any:
+    return gateway.worker._gateway.worker  # type: ignore[attr-defined]
+
+
+def is_connected(gateway: Gateway) -> bool:
+    return bool(worker_of(gateway).backplane.is_connected)

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.backplane.base import BackplaneUnavailable, Change
+from gateway.backplane.envelope import Envelope
 from gateway.backplane.redis.directory import Directory
+from gateway.executor import Executor
 from tests.conftest import StartCluster
 from tests.peers.tools import echo, text_of
 from tests.support.redis_server import RedisServer
@@ -91,7 +93,8 @@ async def test_a_connection_that_ends_while_its_row_is_put_back_is_offline(
         await is_on_its_way.wait()
     await server.vanish()
     await wait_until(lambda: "leave" in str(store.xrange("mcpgw:events")), "its end is under way")
-    await asyncio.sleep(0.1)  # its end has found no row in the empty store by now
+    async with asyncio.timeout(5):
+        await worker_of(a)._registrar.settled()  # its end has found no row in the empty store
     may_go_on.set()
     await wait_until(lambda: b'"offline"' in (store.hget(SERVERS, "calc") or b""), "the row is offline")
 
@@ -127,3 +130,94 @@ async def test_rows_of_a_worker_of_which_nothing_else_is_left_go_offline(cluster
     store.pexpire(SERVERS, 60_000)
     await a.robot()
     await wait_until(lambda: b'"offline"' in (store.hget(SERVERS, "old") or b""), "the row is offline")
+
+
+async def test_tools_that_change_while_their_row_is_missing_are_listed_all_the_same(
+    cluster: StartCluster, store: Any
+) -> None:
+    (a,) = await cluster(1)
+    server = await a.tool_server("calc", [echo()], server_id="calc")
+    robot = await a.robot()
+    await robot.sees("echo")
+    store.hdel(SERVERS, "calc")
+    await server.change_tools([echo(), echo("another")])
+    await robot.sees("echo", "another")
+
+
+async def test_tools_that_change_back_while_the_change_is_on_its_way_are_those_of_before(
+    cluster: StartCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (a,) = await cluster(1)
+    server = await a.tool_server("calc", [echo()], server_id="calc")
+    robot = await a.robot()
+    await robot.sees("echo")
+    commit, swapped = Directory.commit, list[Change]()
+
+    async def commit_slowly(self: Directory, agent: str, expected: int, change: Change) -> int | None:
+        await asyncio.sleep(0.3)
+        revision = await commit(self, agent, expected, change)
+        swapped.append(change)
+        return revision
+
+    monkeypatch.setattr(Directory, "commit", commit_slowly)
+    await server.change_tools([echo("other")])
+    await server.until_listed(2)
+    await server.change_tools([echo()])
+    await server.until_listed(3)
+    await wait_until(lambda: len(swapped) == 2, "both changes are told")
+    await robot.sees("echo", without=["other"])
+
+
+@pytest.mark.settings(ghost_seconds=5)
+async def test_a_worker_that_waits_for_a_verdict_on_a_ghost_still_leaves_in_order(
+    cluster: StartCluster, store: Any
+) -> None:
+    a, b = await cluster(2)
+    ghost = await a.tool_server("calc", [echo()])
+    ghost.freeze()
+    again = await b.tool_server("calc", [echo()], is_awaited=False)
+    await again.until_listed()
+    await wait_until(lambda: bool(worker_of(b)._registrar._probes), "it is being found out")
+    await b.worker.stop()
+    assert not store.exists(f"mcpgw:worker:{{{worker_id(b)}}}")
+    assert store.zscore("mcpgw:workers", worker_id(b)) is None
+
+
+@pytest.mark.settings(ghost_seconds=0.3)
+async def test_a_twin_is_not_displaced_because_one_question_about_it_was_lost(
+    cluster: StartCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await cluster(2)
+    twin = await a.tool_server("calc", [echo()])
+    on_probe, lost = Executor.on_probe, list[Envelope]()
+
+    def lose_the_first(executor: Executor, envelope: Envelope) -> None:
+        if lost:
+            on_probe(executor, envelope)
+        else:
+            lost.append(envelope)
+
+    monkeypatch.setattr(Executor, "on_probe", lose_the_first)
+    await b.tool_server("calc", [echo()])
+    assert twin.is_open
+    assert set(await a.servers()) == {"calc", "calc-2"}
+
+
+async def test_a_worker_that_wakes_while_it_is_being_buried_keeps_what_it_has(
+    cluster: StartCluster, store: Any
+) -> None:
+    """Burying thousands of agents takes a while; it must not go on against a worker that has put itself back."""
+    a, b = await cluster(2)
+    await b.tool_server("calc", [echo()], server_id="calc")
+    robot = await b.robot()
+    owned = f"mcpgw:owned:{{{worker_id(b)}}}"
+    await wait_until(lambda: store.scard(owned) == 2, "a tool server and a robot are noted")
+    await worker_of(a)._lease._reap(worker_id(b))
+    assert b'"up"' in store.hget(SERVERS, "calc")
+    assert store.hlen("mcpgw:robots:{home}") == 1
+    assert store.scard(owned) == 2
+    assert text_of(await robot.call("echo", {"text": "x"})) == "x"
+
+
+def worker_of(gateway: Any) -> Any:
+    return gateway.worker._gateway.worker

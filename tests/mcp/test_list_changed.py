@@ -90,3 +90,16 @@ async def test_only_robots_of_the_same_agent_are_told(gateway: Gateway) -> None:
     await mine.until_received(CHANGED)
     await other.ping()
     assert not other.received(CHANGED)
+
+
+@pytest.mark.settings(result_bytes=4096, debounce_seconds=0.5)
+async def test_a_robot_that_reads_pages_of_two_catalogs_is_told(gateway: Gateway) -> None:
+    """Its first page is of the catalog before, its second of the one after: it has to begin again."""
+    tools = [echo(f"tool_{number:03}", description="x" * 300) for number in range(20)]
+    server = await gateway.tool_server("calc", tools)
+    robot, other = await gateway.robot(), await gateway.robot()
+    first = (await robot.request("tools/list"))["result"]
+    await server.change_tools([echo("another"), *tools])
+    await other.sees("another")
+    assert "result" in await robot.request("tools/list", {"cursor": first["nextCursor"]})
+    await robot.until_received(CHANGED)

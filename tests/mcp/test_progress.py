@@ -158,3 +158,12 @@ async def test_progress_does_not_keep_a_call_alive_for_ever(gateway: Gateway) ->
 async def wait(seconds: float) -> None:
     """Let time pass: the one thing that these tests are about."""
     await asyncio.sleep(seconds)
+
+
+async def test_progress_that_is_too_large_for_a_robot_is_told_as_numbers(gateway: Gateway) -> None:
+    """A frame of 1 MiB would end the robot's connection, and with it all its calls."""
+    server = await gateway.tool_server(tools=[held()])
+    robot = await gateway.robot()
+    call = await start(server, robot, 7)
+    await call.progress(1, total=3, message="x" * 1_500_000)
+    assert await robot.until_progress() == [{"progressToken": 7, "progress": 1, "total": 3}]

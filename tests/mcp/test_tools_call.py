@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import StartCluster
 from tests.peers.tools import answering, echo, failing, held, text_of
 from tests.peers.wire import Message
 from tests.support.gateway import AGENT, Gateway
@@ -287,3 +288,15 @@ async def test_agents_do_not_see_each_others_tools(gateway: Gateway) -> None:
     assert await other.names() == []
     for name in ("secret", "server__secret"):
         assert (await other.call(name))["error"]["code"] in (-32001, -32602)
+
+
+async def test_a_call_in_a_batch_that_is_nested_too_deep_is_refused_unsent(cluster: StartCluster) -> None:
+    """It can be read, but not be written again; also where its tool server is on another worker."""
+    a, b = await cluster(2)
+    server = await b.tool_server(tools=[echo()])
+    robot = await a.robot(version="2025-03-26")
+    await robot.sees("echo")
+    call = '{"jsonrpc":"2.0","id":"deep","method":"tools/call","params":{"name":"echo","arguments":{"x":%s}}}'
+    await robot.send_frame("[" + call % ("[" * 400 + "]" * 400) + "]")
+    assert (await robot.answer("deep"))["error"]["data"]["executed"] is False
+    assert server.calls == []
