@@ -51,6 +51,7 @@ class Desk:
         self._deadlines: Deadlines[Call] = Deadlines()
         self._parked: dict[Call, None] = {}
         self.open_calls = 0
+        self._open_bytes = 0
         self.is_draining = False
 
     def __repr__(self) -> str:
@@ -65,7 +66,7 @@ class Desk:
 
     def submit(self, robot: RobotLink, agent: Agent, asked: RouteCall, frame: bytes, now: float) -> None:
         """Take a robot's call. It is answered by its deadline, whatever happens."""
-        refusal = self._refusal(robot, agent, now)
+        refusal = self._refusal(robot, agent, len(frame), now)
         if refusal is not None:
             robot.fail(asked.id, refusal)
             self._after_answer(robot, asked.id)
@@ -87,16 +88,19 @@ class Desk:
         )
         robot.calls[call] = None
         self.open_calls += 1
+        self._open_bytes += len(frame)
         self._deadlines.add(call)
         self._place(call, agent, now)
 
-    def _refusal(self, robot: RobotLink, agent: Agent, now: float) -> Failure | None:
+    def _refusal(self, robot: RobotLink, agent: Agent, size_bytes: int, now: float) -> Failure | None:
         if self.is_draining:
             return errors.shutting_down()
         if len(robot.calls) >= self._settings.calls_per_connection:
             return errors.overloaded(f"GATEWAY_CALLS_PER_CONNECTION={self._settings.calls_per_connection}")
         if self.open_calls >= self._settings.calls_per_worker:
             return errors.overloaded(f"GATEWAY_CALLS_PER_WORKER={self._settings.calls_per_worker}")
+        if self._open_bytes + size_bytes > self._settings.calls_bytes:
+            return errors.overloaded(f"GATEWAY_CALLS_BYTES={self._settings.calls_bytes}")
         if not agent.rate.take(now):
             return errors.overloaded(f"GATEWAY_CALLS_PER_SECOND={self._settings.calls_per_second:g}")
         return None
@@ -260,6 +264,7 @@ class Desk:
         call.stage = Stage.DONE
         self._deadlines.discard(call)
         self.open_calls -= 1
+        self._open_bytes -= len(call.frame)
         if call.ledger_id:
             self._courier.forget(call)
         if call.parked_until:

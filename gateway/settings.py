@@ -154,6 +154,12 @@ class Settings:
     )
     calls_per_connection: int = _count(64, "一个连接上同时的调用 / Calls in flight on one connection")
     calls_per_worker: int = _count(10_000, "一个工作进程同时的调用 / Calls in flight in one worker")
+    calls_bytes: int = _size(
+        256 * MIB,
+        "一个工作进程上全部进行中调用的请求大小 / Requests of all calls in flight in one worker",
+        low=1 * MIB,
+        high=16 * 1024 * MIB,
+    )
     outbox_bytes: int = _size(
         8 * MIB, "对方未读走的数据上限，超过即断开 / Unread bytes before a slow peer is closed", low=64 * KIB
     )

@@ -56,6 +56,22 @@ async def test_a_full_worker_sheds_calls(gateway: Gateway) -> None:
     assert "GATEWAY_CALLS_PER_WORKER=3" in (await refusal(robots[3], "wait"))["message"]
 
 
+@pytest.mark.settings(calls_bytes=300_000)
+async def test_large_requests_that_wait_together_are_bounded_and_small_ones_go_on_after(gateway: Gateway) -> None:
+    slow = await gateway.tool_server("slow", [held("wait"), echo()])
+    robot = await gateway.robot()
+    await robot.sees("wait", "echo")
+    waiting = [await robot.start_call("wait", {"text": "x" * 100_000}) for _ in range(2)]
+    await slow.until_called(2)
+    error = (await robot.call("echo", {"text": "x" * 200_000}))["error"]
+    assert error["data"]["executed"] is False
+    assert "GATEWAY_CALLS_BYTES=300000" in error["message"]
+    for number, request_id in enumerate(waiting, 1):
+        await (await slow.until_called(number)).answer("done")
+        assert text_of(await robot.answer(request_id)) == "done"
+    assert text_of(await robot.call("echo", {"text": "y" * 200_000})) == "y" * 200_000
+
+
 @pytest.mark.settings(calls_per_second=5.0)
 async def test_an_agent_that_calls_too_often_is_slowed_down_and_no_other_agent_is(gateway: Gateway) -> None:
     await gateway.tool_server(tools=[echo()])
