@@ -206,7 +206,7 @@ class Settings:
         1000, "每个工作进程每秒的握手 / Handshakes per second and worker; a flood must not starve calls"
     )
     tool_handshakes_per_second: int = _count(
-        200,
+        250,
         "每进程每秒放行的工具服务器；其余排队等候，调用不受影响\n"
         "Tool servers let in per second on one worker; the others wait their turn, so that calls go on meanwhile",
     )
