@@ -1,0 +1,6 @@
+"""Every case, in the order of the table."""
+
+from bench.case import Case
+from bench.cases import calls, connections, scale, trouble
+
+ALL: tuple[Case, ...] = (*calls.CASES, *connections.CASES, *scale.CASES, *trouble.CASES)

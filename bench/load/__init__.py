@@ -1,0 +1,1 @@
+"""Generators of load, each a process of its own."""
