@@ -57,6 +57,8 @@ log = logging.getLogger(__name__)
 quiet = logging.getLogger("uvicorn.error.gateway")
 """For uvicorn's protocols, without their INFO and DEBUG lines: these print the query string, and with it the token."""
 quiet.setLevel(logging.WARNING)
+# Whoever configures `uvicorn.error` later resets the levels below it (logging.config); a filter stays.
+quiet.addFilter(lambda record: record.levelno >= logging.WARNING)
 
 
 class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import logging.config
 
 import pytest
 from websockets.asyncio.client import connect
@@ -143,6 +144,9 @@ async def test_a_peer_that_leaves_before_the_accept_raises_nothing(caplog: pytes
 
 @pytest.mark.parametrize("path", ["/echo", "/refuse", "/crash", "/nowhere", "/health"])
 async def test_the_query_never_reaches_a_log(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Also where somebody configures uvicorn's loggers late, which resets the levels of all loggers below them."""
+    late = {"version": 1, "disable_existing_loggers": False, "loggers": {"uvicorn.error": {"level": "DEBUG"}}}
+    logging.config.dictConfig(late)
     caplog.set_level(logging.DEBUG)
     for name in ("uvicorn.error", "uvicorn.access", "websockets"):
         caplog.set_level(logging.DEBUG, logger=name)
