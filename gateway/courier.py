@@ -54,7 +54,6 @@ class Courier:
         self._tasks = tasks
         self._gone = gone
         self._calls: dict[str, Call] = {}
-        self.late_answers = 0
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -148,8 +147,7 @@ class Courier:
         """A `res`, `nack`, `note` or `status` about one of our calls."""
         call = self._calls.get(envelope.id)
         if call is None:
-            self.late_answers += envelope.type == "res"
-            return
+            return  # it has ended already
         match envelope.type:
             case "res":
                 self._on_result(call, envelope.body, sender)

@@ -66,9 +66,8 @@ class Reception:
 
     def on_catalog(self, agent: Agent) -> None:
         """The agent has a new catalog."""
-        if self._waiting:
-            for link in [link for link in self._waiting if link.connection.agent == agent.id]:
-                self._serve_if_due(link, agent, self._tasks.now())
+        for link in self._waiting_for(agent):
+            self._serve_if_due(link, agent, self._tasks.now())
         if agent.robots and agent.id not in self._to_tell:
             self._to_tell.add(agent.id)
             self._tasks.later(self._settings.debounce_seconds, lambda: self._tell(agent))
@@ -76,7 +75,7 @@ class Reception:
     def on_trouble(self, agent: Agent) -> None:
         """The agent's facts can't be read now: its last catalog must do."""
         if agent.is_loaded:
-            for link in [link for link in self._waiting if link.connection.agent == agent.id]:
+            for link in self._waiting_for(agent):
                 del self._waiting[link]
                 link.serve_lists(agent.catalog)
 
@@ -92,6 +91,9 @@ class Reception:
             self._put_row(link, None)
         else:
             self._rows.pop(of, None)
+
+    def _waiting_for(self, agent: Agent) -> list[RobotLink]:
+        return [link for link in self._waiting if link.connection.agent == agent.id]
 
     def _serve_if_due(self, link: RobotLink, agent: Agent, now: float) -> None:
         if now >= self._waiting[link] or self._may_list(agent):
