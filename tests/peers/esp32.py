@@ -4,26 +4,24 @@ It compares the status line and the name `Sec-WebSocket-Accept: ` by exact text,
 into its answer, reads JSON into 1024 bytes, and knows neither fragments nor 64-bit lengths.
 """
 
-import asyncio
 from typing import Any, Self
 
 import orjson
 
-from tests.peers.raw import CLOSE, PING, PONG, TEXT, RawFrame, RawSocket
+from tests.peers.raw import TEXT, RawFrame
+from tests.peers.raw_peer import RawPeer
 from tests.peers.wire import Message
 
 JSON_BUFFER_BYTES = 1024
 
 
-class Esp32:
+class Esp32(RawPeer):
     """A lamp with one tool, `lamp`. `dropped` holds the frames that did not fit its buffer."""
 
     def __init__(self, url: str) -> None:
-        self.raw = RawSocket(url, seconds=30)
+        super().__init__(url)
         self.frames: list[RawFrame] = []
         self.dropped: list[bytes] = []
-        self.calls: list[Message] = []
-        self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> Self:
         """Dial. Raises ConnectionError where the library would not recognise the answer."""
@@ -32,28 +30,18 @@ class Esp32:
             raise ConnectionError(f"not recognised: {self.raw.status_line}")
         if b"\r\nSec-WebSocket-Accept: " not in self.raw.head:
             raise ConnectionError("no line that begins with 'Sec-WebSocket-Accept: '")
-        self._task = asyncio.get_running_loop().create_task(self._serve(), name="esp32")
+        self._begin("esp32")
         return self
 
-    async def close(self) -> None:
-        await self.raw.close()
-        if self._task is not None:
-            await self._task
+    def _can_read(self, frame: RawFrame) -> bool:
+        self.frames.append(frame)
+        return frame.length_bits != 64
 
-    async def _serve(self) -> None:
-        try:
-            while (frame := await self.raw.read_frame()).opcode != CLOSE:
-                self.frames.append(frame)
-                if frame.length_bits == 64:
-                    return
-                if frame.opcode == PING:
-                    await self.raw.send_frame(PONG, frame.payload)
-                elif frame.opcode == TEXT and frame.is_final and len(frame.payload) <= JSON_BUFFER_BYTES:
-                    await self._on_message(orjson.loads(frame.payload))
-                else:
-                    self.dropped.append(frame.payload)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
+    async def _on_frame(self, frame: RawFrame) -> None:
+        if frame.opcode == TEXT and frame.is_final and len(frame.payload) <= JSON_BUFFER_BYTES:
+            await self._on_message(orjson.loads(frame.payload))
+        else:
+            self.dropped.append(frame.payload)
 
     async def _on_message(self, message: Message) -> None:
         if "method" not in message or "id" not in message:

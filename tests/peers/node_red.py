@@ -10,21 +10,20 @@ from typing import Any, Self
 
 import orjson
 
-from tests.peers.raw import CLOSE, PING, PONG, TEXT, RawSocket
+from tests.peers.raw import TEXT, RawFrame
+from tests.peers.raw_peer import RawPeer
 from tests.peers.tools import text_result
 from tests.peers.wire import Message
 
 
-class NodeRed:
+class NodeRed(RawPeer):
     """A node-red flow with one tool, `inject`. Drive it by `serve()`; it returns when the socket ends."""
 
     def __init__(self, url: str) -> None:
-        self.raw = RawSocket(url, seconds=30)
+        super().__init__(url)
         self.messages: list[Message] = []
         self.lost: list[Message] = []
         self.answers: dict[str, Message] = {}
-        self.calls: list[Message] = []
-        self._task: asyncio.Task[None] | None = None
         self._pings = 0
 
     async def open(self) -> Self:
@@ -37,7 +36,7 @@ class NodeRed:
         if early:
             self.lost.append({"bytes": len(early)})
             await self.raw.send({"jsonrpc": "2.0", "id": 0, "error": {"code": -32000, "message": "Not connected"}})
-        self._task = asyncio.get_running_loop().create_task(self._serve(), name="node-red")
+        self._begin("node-red")
         await self.raw.send(
             {
                 "jsonrpc": "2.0",
@@ -59,20 +58,9 @@ class NodeRed:
         await self.raw.send({"jsonrpc": "2.0", "id": ping_id, "method": "ping"})
         return ping_id
 
-    async def close(self) -> None:
-        await self.raw.close()
-        if self._task is not None:
-            await self._task
-
-    async def _serve(self) -> None:
-        try:
-            while (frame := await self.raw.read_frame()).opcode != CLOSE:
-                if frame.opcode == PING:
-                    await self.raw.send_frame(PONG, frame.payload)
-                elif frame.opcode == TEXT:
-                    await self._on_message(orjson.loads(frame.payload))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
+    async def _on_frame(self, frame: RawFrame) -> None:
+        if frame.opcode == TEXT:
+            await self._on_message(orjson.loads(frame.payload))
 
     async def _on_message(self, message: Message) -> None:
         self.messages.append(message)

@@ -5,47 +5,30 @@ fragments, is never put together. An id that is no 32-bit integer makes it throw
 MCP ping for two minutes it declares itself disconnected.
 """
 
-import asyncio
 from typing import Any, Self
 
 import orjson
 
-from tests.peers.raw import CLOSE, PING, PONG, RawFrame, RawSocket
+from tests.peers.raw import RawFrame
+from tests.peers.raw_peer import RawPeer
 from tests.peers.tools import text_result
 from tests.peers.wire import Message
 
 BUFFER_BYTES = 4096
 
 
-class Verdure:
+class Verdure(RawPeer):
     """A session with one tool, `garden`. `dropped` holds the reads it could make nothing of."""
 
     def __init__(self, url: str) -> None:
-        self.raw = RawSocket(url, seconds=30)
+        super().__init__(url)
         self.dropped: list[bytes] = []
         self.pings = 0
-        self.calls: list[Message] = []
-        self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> Self:
         await self.raw.open()
-        self._task = asyncio.get_running_loop().create_task(self._serve(), name="verdure")
+        self._begin("verdure")
         return self
-
-    async def close(self) -> None:
-        await self.raw.close()
-        if self._task is not None:
-            await self._task
-
-    async def _serve(self) -> None:
-        try:
-            while (frame := await self.raw.read_frame()).opcode != CLOSE:
-                if frame.opcode == PING:
-                    await self.raw.send_frame(PONG, frame.payload)
-                else:
-                    await self._on_frame(frame)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
 
     async def _on_frame(self, frame: RawFrame) -> None:
         for start in range(0, max(len(frame.payload), 1), BUFFER_BYTES):
