@@ -67,6 +67,8 @@ class Lease:
         self._reaping: set[str] = set()
         self._is_recovering = False
         self._recover_again = False
+        self._look_again = False
+        """At the next beat once more: whoever was burying this worker may have taken one more step meanwhile."""
 
     @property
     def age_seconds(self) -> float:
@@ -105,8 +107,10 @@ class Lease:
             logger.warning("the lease had gone; putting everything back")
             # Perhaps the store has forgotten everybody: the others must have had the time to say that they live.
             self._judge_from = started + self._settings.lease_seconds
+            self._look_again = True
             self.recover()
-        elif self._recover_again and not self._is_recovering:
+        elif self._look_again or (self._recover_again and not self._is_recovering):
+            self._look_again = False
             self.recover()
         await self._read_changes()
         self._agents.revive({worker for worker, until in beat.workers.items() if until > beat.now_ms})

@@ -50,6 +50,10 @@ class Registrar:
         self._is_settled.set()
         self._turns: dict[str, list[Callable[[], Awaitable[None]]]] = {}
         self._probes: dict[str, asyncio.Future[bool]] = {}
+        self._told: set[str] = set()
+        """Connections of which the directory may know something."""
+        self._displaced: dict[str, tuple[str, Row]] = {}
+        """Connection → the server_id and live row that it may have taken over, in a commit that was not heard of."""
         self.rules = Rules(
             hold_ms=round(settings.name_hold_seconds * 1000),
             handshake_ms=round(settings.handshake_seconds * 1000),
@@ -119,11 +123,13 @@ class Registrar:
                 self._is_settled.set()
 
     async def _persist(self, procedure: Callable[[], Awaitable[None]]) -> None:
+        level = logging.WARNING
         while True:
             try:
                 return await procedure()
             except BackplaneUnavailable as error:
-                logger.warning("directory not reached, trying again", extra={"cause": str(error)})
+                logger.log(level, "directory not reached, trying again", extra={"cause": str(error)})
+                level = logging.DEBUG  # said once: thousands may wait for the store together
                 await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.0))
 
     async def _settle(self, agent: str, decide: Callable[[Snapshot], Any]) -> Any:
@@ -145,9 +151,12 @@ class Registrar:
         if not self._is_here(link):
             return
         worker, conn = self._backplane.worker_id, link.connection.id
-        await self._settle(
-            link.connection.agent, lambda snapshot: registry.begin_handshake(snapshot, worker, conn, self.rules)
-        )
+
+        def decide(snapshot: Snapshot) -> Change:
+            self._told.add(conn)
+            return registry.begin_handshake(snapshot, worker, conn, self.rules)
+
+        await self._settle(link.connection.agent, decide)
 
     async def _register(self, link: ToolLink, tools: list[Tool], encoded: bytes) -> None:
         ghosts: set[str] = set()
@@ -197,15 +206,21 @@ class Registrar:
             toolset=toolset,
             originals=originals,
         )
-        return await self._settle(
-            connection.agent,
-            lambda snapshot: registry.register(
+
+        def decide(snapshot: Snapshot) -> registry.Registration:
+            self._told.add(connection.id)
+            decision = registry.register(
                 snapshot, newcomer, self.rules, dead=self._agents.dead_workers, ghosts=ghosts, twins=twins
-            ),
-        )
+            )
+            if isinstance(decision, Admitted) and decision.displaced is not None:
+                self._displaced[connection.id] = decision.server_id, decision.displaced
+            return decision
+
+        return await self._settle(connection.agent, decide)
 
     def _on_admitted(self, link: ToolLink, admitted: Admitted, encoded: bytes) -> None:
         is_new = link.row is None
+        server_id, displaced = self._displaced.pop(link.connection.id, ("", None))
         link.toolset = encoded
         link.server_id, link.row, link.claims = admitted.server_id, admitted.row, dict(admitted.claims)
         if not self._is_here(link):
@@ -215,14 +230,12 @@ class Registrar:
         self._log(link, logging.INFO, event, peer=peer, tools=admitted.row.tools)
         if is_new:
             self._event("join", link, peer=peer, tools=admitted.row.tools)
-        if admitted.displaced is not None:
-            self._displace(link, admitted)
+        if displaced is not None and server_id == admitted.server_id:
+            self._displace(link, admitted, displaced)
 
-    def _displace(self, link: ToolLink, admitted: Admitted) -> None:
+    def _displace(self, link: ToolLink, admitted: Admitted, old: Row) -> None:
         """Close the connection that held the row until now, wherever it is."""
-        old, reason = admitted.displaced, REPLACED
-        if old is None:
-            return
+        reason = REPLACED
         if admitted.takeovers >= registry.TAKEOVERS_TO_NAME:
             reason = (
                 f"一分钟内第 {admitted.takeovers} 次取代：两个程序共用 server_id / "
@@ -245,6 +258,8 @@ class Registrar:
     async def _end(self, link: ToolLink, cause: str) -> None:
         agent, conn, server_id, row = link.connection.agent, link.connection.id, link.server_id, link.row
         link.row = None
+        if conn not in self._told:
+            return  # it came and went while the store was away
         if row is None:
             named, error = link.connection.server_id, link.cause or cause
             await self._settle(agent, lambda snapshot: registry.end_handshake(snapshot, conn, named, error, self.rules))
@@ -253,6 +268,8 @@ class Registrar:
             await self._settle(
                 agent, lambda snapshot: registry.go_offline(snapshot, server_id, conn, cause, self.rules)
             )
+        self._told.discard(conn)
+        self._displaced.pop(conn, None)
 
     def _refuse(self, link: ToolLink, limit: str) -> None:
         self._log(link, logging.WARNING, "tool server refused", limit=limit)

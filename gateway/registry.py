@@ -249,7 +249,9 @@ def swap_tools(
         return TooMany(f"GATEWAY_TOOLS_PER_AGENT={rules.tools_max}", max(0, room))
     fresh = replace(row, toolset=toolset, tools=len(originals))
     claims = _claims(snapshot, server_id, originals, rules)
-    return Admitted(server_id, fresh, Change({server_id: fresh}, claims), None, _held(claims, server_id))
+    is_news = fresh != row or any(snapshot.claims.get(name) != claim for name, claim in claims.items())
+    change = Change({server_id: fresh}, claims) if is_news else Change()
+    return Admitted(server_id, fresh, change, None, _held(claims, server_id))
 
 
 def restore(snapshot: Snapshot, server_id: str, row: Row, claims: Mapping[str, Claim]) -> Change | Superseded:

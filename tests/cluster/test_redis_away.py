@@ -132,6 +132,17 @@ async def test_robots_that_come_and_go_while_redis_is_away_leave_nothing_to_do(
     assert not worker_of(a)._reception._rows
 
 
+async def test_tool_servers_that_come_and_go_while_redis_is_away_leave_nothing_to_do(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer
+) -> None:
+    a, _ = pair
+    own_server.stop()
+    await wait_until(lambda: not is_connected(a), "the outage is noticed")
+    for _ in range(5):
+        await (await a.tool_server(tools=[echo()], is_awaited=False)).close()
+    await wait_until(lambda: not worker_of(a)._registrar._turns, "nothing is left to be told", seconds=10)
+
+
 def worker_of(gateway: Gateway) -> Any:
     return gateway.worker._gateway.worker  # type: ignore[attr-defined]
 

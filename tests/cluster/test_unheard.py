@@ -122,6 +122,33 @@ async def test_a_tool_server_that_left_before_its_admission_was_heard_of_is_offl
     await wait_until(lambda: b'"offline"' in (store.hget(SERVERS, "calc") or b""), "the row is offline")
 
 
+async def test_the_connection_that_an_unheard_admission_displaced_is_closed_all_the_same(
+    cluster: StartCluster, unheard: list[str]
+) -> None:
+    a, b = await cluster(2)
+    unheard.append("not yet")
+    old = await a.tool_server("calc", [echo()], server_id="calc")
+    unheard.clear()
+    new = await b.tool_server("calc", [echo()], server_id="calc", is_awaited=False)
+    assert (await old.until_closed()).code == 1000
+    assert unheard == [worker_id(b)]
+    assert new.is_open
+
+
+async def test_a_list_that_is_read_again_unchanged_changes_nothing_in_the_directory(
+    cluster: StartCluster, store: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the list was cut to the agent's limit, so that it differs from what is registered."""
+    (a,) = await cluster(1, tools_per_agent=1)
+    server = await a.tool_server("calc", [echo("one"), echo("two")], server_id="calc")
+    before = store.get("mcpgw:rev:{home}")
+    await server.change_tools([echo("one"), echo("two")])
+    await wait_until(lambda: caplog.text.count("tools left out") == 2, "it was decided once more")
+    async with asyncio.timeout(5):
+        await worker_of(a)._registrar.settled()
+    assert store.get("mcpgw:rev:{home}") == before
+
+
 async def test_rows_of_a_worker_of_which_nothing_else_is_left_go_offline(cluster: StartCluster, store: Any) -> None:
     """All workers were dead for an hour: neither the list of workers nor that of its belongings names it any more."""
     (a,) = await cluster(1)
@@ -201,6 +228,28 @@ async def test_a_twin_is_not_displaced_because_one_question_about_it_was_lost(
     await b.tool_server("calc", [echo()])
     assert twin.is_open
     assert set(await a.servers()) == {"calc", "calc-2"}
+
+
+async def test_a_worker_that_wakes_in_the_last_step_of_its_burial_is_put_right_at_the_next_beat(
+    cluster: StartCluster, store: Any
+) -> None:
+    """The reaper asked for its lease a moment before it came back, and wrote a moment after all was put back."""
+    a, b = await cluster(2)
+    await b.tool_server("calc", [echo()], server_id="calc")
+    registrar, woken = worker_of(a)._registrar, worker_of(b)._lease
+    recovered = list[int]()
+    recover = woken._executor.recover
+
+    async def bury_behind_its_back() -> None:
+        await recover()
+        recovered.append(1)
+        if len(recovered) == 1:
+            await registrar.bury("home", worker_id(b))
+
+    woken._executor.recover = bury_behind_its_back
+    store.delete(f"mcpgw:worker:{{{worker_id(b)}}}")
+    await wait_until(lambda: len(recovered) > 1, "it has looked once more")
+    await wait_until(lambda: b'"up"' in store.hget(SERVERS, "calc"), "the row is up")
 
 
 async def test_a_worker_that_wakes_while_it_is_being_buried_keeps_what_it_has(
