@@ -23,6 +23,17 @@ from gateway.urls import CONSOLE_CUTS_AT, base_warnings, public_url_problem
 
 _KEY_CHARS_ADVISED = 16
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
+# What the URLs of several servers look like, and what to say to whoever writes them otherwise.
+_REDIS_OF_MANY = {
+    "sentinel": (
+        re.compile(r"[^/]+//([^@/?#]*@)?[^@/?#]+/[^/?#]+(/[0-9]*)?(\?[^#]*)?"),
+        "redis+sentinel://:password@host1:26379,host2:26379/service/0",
+    ),
+    "cluster": (
+        re.compile(r"[^/]+//([^@/?#]*@)?[^@/?#]+/?0?(\?[^#]*)?"),
+        "redis+cluster://:password@host1:6379,host2:6379",
+    ),
+}
 
 # Kubernetes tells every pod of a namespace about each Service in it; one called `gateway` collides with our prefix.
 _KUBERNETES_NAME = re.compile(r"GATEWAY_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
@@ -194,6 +205,15 @@ def _checked_text(name: str, text: str) -> str:
 
 
 def _check_redis_url(url: str) -> None:
+    scheme, _, kind = url.partition("://")[0].partition("+")
+    if scheme in ("redis", "rediss") and kind in _REDIS_OF_MANY:
+        shape, example = _REDIS_OF_MANY[kind]
+        if not shape.fullmatch(url):
+            raise ValueError(
+                f"应写成 {example}，密码中的特殊字符须用 %XX / "
+                f"must look like {example}; special characters of a password must be percent-encoded"
+            )
+        return
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -201,8 +221,8 @@ def _check_redis_url(url: str) -> None:
         raise ValueError("不是网址 / is not a URL; a password with / or # or @ must be percent-encoded") from None
     if parts.scheme not in _REDIS_SCHEMES:
         raise ValueError(
-            "须以 redis://、rediss:// 或 unix:// 开头 / "
-            "must begin with redis://, rediss:// (TLS) or unix:// (a socket file)"
+            "须以 redis://、rediss://、unix://、redis+sentinel:// 或 redis+cluster:// 开头 / must begin with "
+            "redis://, rediss:// (TLS), unix:// (a socket file), redis+sentinel://host,…/service or redis+cluster://host,…"
         )
     if parts.scheme == "unix" and not parts.path.strip("/"):
         raise ValueError("unix:// 之后须为套接字文件的路径 / needs the path of a socket file after unix://")

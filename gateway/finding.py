@@ -5,9 +5,10 @@ from enum import Enum
 
 
 class Level(Enum):
-    """How bad it is. Only `FAIL` keeps the gateway from working."""
+    """How bad it is. Only `FAIL` keeps the gateway from working; a `NOTE` is good to know, or could not be checked."""
 
     OK = "OK"
+    NOTE = "NOTE"
     WARN = "WARN"
     FAIL = "FAIL"
 

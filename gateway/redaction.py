@@ -9,9 +9,9 @@ SECRET_NAMES = frozenset({"token", "key", "password", "passwd", "secret", "autho
 _NAMES = "|".join(sorted(SECRET_NAMES))
 
 _RULES = (
-    # ?token=…, "token": "…", password=…; the name stays so that the line can still be understood
+    # ?token=…, "token": "…", password=…, sentinel_password=…; the name stays so that the line can still be understood
     (
-        re.compile(rf"""(?i)\b({_NAMES})(["']?\s*[=:]\s*["']?)(?:(?:bearer|basic)\s+)?[^\s&"'#,;<>]+"""),
+        re.compile(rf"""(?i)(?<![a-z0-9])({_NAMES})(["']?\s*[=:]\s*["']?)(?:(?:bearer|basic)\s+)?[^\s&"'#,;<>]+"""),
         rf"\1\2{HIDDEN}",
     ),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]+"), rf"\1 {HIDDEN}"),

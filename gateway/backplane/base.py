@@ -25,10 +25,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from gateway.backplane.envelope import Envelope
 from gateway.directory import Claim, Row, Seen
+
+Tell: TypeAlias = Callable[[], None]
+
+
+def nothing() -> None:
+    """For who need not be told."""
 
 
 class BackplaneUnavailable(Exception):
@@ -153,7 +159,11 @@ class Listener(Protocol):
         """The agent's shared facts have reached `revision`."""
 
     def on_gap(self) -> None:
-        """Messages may have been missed: a subscription was made anew without having been asked for."""
+        """Messages may have been missed, and what was written may be lost.
+
+        A subscription or the connection for commands was made anew without having been asked for, perhaps to another
+        server; told when both are there again.
+        """
 
 
 class Directory(Protocol):
@@ -199,18 +209,21 @@ class Ledger(Protocol):
     def dispatch(self, dispatch: Dispatch, on_verdict: Callable[[Verdict], None]) -> None:
         """Lease → duplicate → deadline → record → publish → nobody there: undo. The verdict comes by callback."""
 
-    def answer(self, to: str, envelope: Envelope, keep_seconds: float = 30.0) -> None:
+    def answer(self, to: str, envelope: Envelope, keep_seconds: float = 30.0, on_unheard: Tell = nothing) -> None:
         """Mark this worker's record `envelope.id` answered with the envelope, then publish it to worker `to`.
 
         Published even where the record is gone or the write is refused. It can arrive twice where the connection
-        broke meanwhile: whoever asked settles a call once.
+        broke meanwhile: whoever asked settles a call once. `on_unheard` is called, later, if nobody may have heard it.
         """
 
     def withdraw(self, worker: str, envelope: Envelope) -> None:
         """Delete the record `envelope.id` at `worker` first, then publish the envelope there (a `cancel`)."""
 
-    def drop(self, call_id: str, nack_to: str, envelope: Envelope) -> None:
-        """Delete this worker's record of a call that it will not run, then publish the `nack` to the sender."""
+    def drop(self, call_id: str, nack_to: str, envelope: Envelope, on_unheard: Tell = nothing) -> None:
+        """Delete this worker's record of a call that it will not run, then publish the `nack` to the sender.
+
+        `on_unheard` as for `answer`.
+        """
 
     def note_local(self, records: Sequence[Record], deadlines_ms: Sequence[int]) -> None:
         """Record calls between two connections of this worker, for operators; late and in bulk."""

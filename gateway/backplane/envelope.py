@@ -3,6 +3,8 @@
 Several envelopes may travel back to back in one message; `len` in each header says where its body ends.
 Unknown header fields are ignored, so that a newer worker can say more to an older one. An envelope of an
 unknown type or version still decodes: the receiver answers it with `nack unsupported` (design §7).
+
+What is said to all workers may come from a person at `redis-cli`: there the header alone is enough (`decode_notice`).
 """
 
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from typing import Any
 import orjson
 
 VERSION = 1
-TYPES = frozenset({"req", "res", "nack", "query", "status", "cancel", "note", "kick", "probe", "bye"})
+TYPES = frozenset({"req", "res", "nack", "query", "status", "cancel", "note", "kick", "probe", "bye", "drain"})
 
 
 class EnvelopeError(ValueError):
@@ -36,6 +38,8 @@ class Envelope:
     due: int = 0
     """The same deadline as a point in the backplane's time (ms); 0: none."""
     reason: str = ""
+    worker: str = ""
+    """Whom a `drain` on the channel of all workers is for."""
     version: int = VERSION
     body: bytes = b""
 
@@ -55,6 +59,7 @@ _FIELDS = (
     ("ms", "ms"),
     ("due", "due"),
     ("reason", "reason"),
+    ("w", "worker"),
 )
 
 
@@ -86,6 +91,21 @@ def decode(message: bytes) -> Iterator[Envelope]:
             raise EnvelopeError("the body's length does not fit the message")
         yield _envelope(header, message[newline + 1 : end])
         start = end
+
+
+def decode_notice(message: bytes) -> Iterator[Envelope]:
+    """Every envelope of a message to all workers: as `decode`, or one bare header as a person types it.
+
+    `v` and the newline may be missing there: `{"t":"drain","w":"gw-0-5b1f09aa"}`.
+    """
+    typed = message.strip()
+    if b"\n" in typed:
+        yield from decode(message)
+        return
+    header = _header(typed)
+    if header.get("len", 0) != 0:
+        raise EnvelopeError("the body is missing")
+    yield _envelope({"v": VERSION, **header}, b"")
 
 
 def _header(line: bytes) -> dict[str, Any]:

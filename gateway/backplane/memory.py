@@ -27,8 +27,10 @@ from gateway.backplane.base import (
     Record,
     RobotRow,
     Snapshot,
+    Tell,
     Verdict,
     WorkerRow,
+    nothing,
 )
 from gateway.backplane.envelope import Envelope, decode, encode
 from gateway.backplane.keys import Lifetimes
@@ -301,28 +303,27 @@ class MemoryBackplane:
         message = encode(envelope)
         about = (envelope.sender, envelope.agent, envelope.server, envelope.tool)
         record = Record(envelope.id, "sent", *about, sent_ms=self.now_ms, message=message)
-        calls = store.worker(worker).calls
-        calls[envelope.id] = _Call(record, self.now_ms + int(dispatch.keep_seconds * 1000))
+        store.worker(worker).calls[envelope.id] = _Call(record, self.now_ms + int(dispatch.keep_seconds * 1000))
         if not store.publish(worker, message):
-            del calls[envelope.id]
+            del store.worker(worker).calls[envelope.id]
             return Verdict.NOSUB
         return Verdict.OK
 
-    def answer(self, to: str, envelope: Envelope, keep_seconds: float = 30.0) -> None:
+    def answer(self, to: str, envelope: Envelope, keep_seconds: float = 30.0, on_unheard: Tell = nothing) -> None:
         envelope.sender = envelope.sender or self.worker_id
         call = self._store.call(self.worker_id, envelope.id)
         if call is not None:
             call.record = replace(call.record, state="answered", message=b"", result=encode(envelope))
             call.expires_ms = self.now_ms + int(keep_seconds * 1000)
-        self.send(to, envelope)
+        self.send(to, envelope, lambda receivers: None if receivers else on_unheard())
 
     def withdraw(self, worker: str, envelope: Envelope) -> None:
         self._store.worker(worker).calls.pop(envelope.id, None)
         self.send(worker, envelope)
 
-    def drop(self, call_id: str, nack_to: str, envelope: Envelope) -> None:
+    def drop(self, call_id: str, nack_to: str, envelope: Envelope, on_unheard: Tell = nothing) -> None:
         self.forget_local([call_id])
-        self.send(nack_to, envelope)
+        self.send(nack_to, envelope, lambda receivers: None if receivers else on_unheard())
 
     def note_local(self, records: Sequence[Record], deadlines_ms: Sequence[int]) -> None:
         calls = self._store.worker(self.worker_id).calls
@@ -331,9 +332,8 @@ class MemoryBackplane:
             calls[record.id] = _Call(replace(record, state="local"), expires_ms)
 
     def forget_local(self, call_ids: Sequence[str]) -> None:
-        calls = self._store.worker(self.worker_id).calls
         for call_id in call_ids:
-            calls.pop(call_id, None)
+            self._store.worker(self.worker_id).calls.pop(call_id, None)
 
     async def pending(self) -> list[Record]:
         calls = self._store.worker(self.worker_id).calls.values()

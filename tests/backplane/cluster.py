@@ -1,7 +1,7 @@
 """Workers' ears and seats on one backplane, of whichever kind the test runs on."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -138,6 +138,44 @@ class RedisEngine:
 
     def lose_everything(self) -> None:
         self.client.flushall()
+
+
+class ManyEngine:
+    """Several servers behind one URL; `primaries` says who of them has data now."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        primaries: Callable[[], Iterable[RedisServer]],
+        owner: Callable[[str], RedisServer],
+        options: RedisOptions | None = None,
+    ) -> None:
+        self.name = name
+        self.url = url
+        self.options = options or RedisOptions()
+        self.keys = Keys(self.options.prefix)
+        self._primaries, self._owner = primaries, owner
+
+    def backplane(self, worker_id: str) -> Backplane:
+        return RedisBackplane(self.url, worker_id, self.options)
+
+    def drop_lease(self, worker_id: str) -> None:
+        key = self.keys.worker(worker_id)
+        with self._owner(key).client() as client:
+            client.delete(key)
+
+    def lose_everything(self) -> None:
+        for server in self._primaries():
+            with server.client() as client:
+                client.flushall()
+
+    def kept_without_end(self) -> list[str]:
+        found: list[str] = []
+        for server in self._primaries():
+            with server.client() as client:
+                found += kept_without_end(client, self.keys.is_durable)
+        return found
 
 
 @asynccontextmanager

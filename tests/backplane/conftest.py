@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.backplane.keys import Keys
-from tests.backplane.cluster import Cluster, Engine, MemoryEngine, RedisEngine, kept_without_end
+from tests.backplane.cluster import Cluster, Engine, ManyEngine, MemoryEngine, RedisEngine, kept_without_end
+from tests.support.redis_cluster import ServerCluster
+from tests.support.redis_sentinel import SentinelSet
 from tests.support.redis_server import RedisServer, engines, running
 
 PROGRAMS = engines()
@@ -37,11 +39,40 @@ def redis_engine(request: pytest.FixtureRequest, servers: dict[str, RedisServer]
         assert kept_without_end(client, Keys().is_durable) == [], "keys without a time to live were left"
 
 
-@pytest.fixture(params=["memory", *PROGRAMS])
+@pytest.fixture(scope="session")
+def watched_set() -> Iterator[SentinelSet]:
+    """A primary with its replica and Sentinel, for tests that leave them as they are."""
+    with SentinelSet(next(iter(PROGRAMS.values()))) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def server_cluster() -> Iterator[ServerCluster]:
+    """A Redis Cluster, for tests that leave it as it is."""
+    with ServerCluster(next(iter(PROGRAMS.values()))) as servers:
+        yield servers
+
+
+def _many(request: pytest.FixtureRequest) -> ManyEngine:
+    if request.param == "sentinel":
+        watched: SentinelSet = request.getfixturevalue("watched_set")
+        primary = watched.servers[0]
+        return ManyEngine("sentinel", watched.url, lambda: [primary], lambda _key: primary)
+    spread: ServerCluster = request.getfixturevalue("server_cluster")
+    return ManyEngine("cluster", spread.url, lambda: spread.nodes, spread.slot_owner)
+
+
+@pytest.fixture(params=["memory", *PROGRAMS, "sentinel", "cluster"])
 def engine(request: pytest.FixtureRequest, servers: dict[str, RedisServer]) -> Iterator[Engine]:
     """An empty store, of every kind."""
     if request.param == "memory":
         yield MemoryEngine()
+        return
+    if request.param in ("sentinel", "cluster"):
+        many = _many(request)
+        many.lose_everything()
+        yield many
+        assert many.kept_without_end() == [], "keys without a time to live were left"
         return
     server = _server(servers, request.param)
     with server.client() as client:

@@ -1,4 +1,4 @@
-"""A TCP proxy before Redis that can swallow what the server says, cut connections, and speak TLS to its clients."""
+"""A TCP proxy before Redis: swallows, slows down or replaces what the server says, cuts connections, speaks TLS."""
 
 import asyncio
 import ssl
@@ -15,9 +15,16 @@ class Proxy:
         """The server's replies are swallowed; what clients send still gets there."""
         self.poison: bytes | None = None
         """Whoever sends this is cut off."""
+        self.pause_seconds = 0.0
+        """Before each piece of what the server says."""
         self.cuts = 0
-        self._target_port = target_port
+        self.target_port = target_port
         self._open: set[asyncio.StreamWriter] = set()
+        self._deaf: set[asyncio.StreamWriter] = set()
+
+    def deafen(self) -> None:
+        """Swallow the messages of the connections that are open now, and nothing else."""
+        self._deaf |= self._open
 
     def cut(self) -> None:
         """End every connection now."""
@@ -29,7 +36,7 @@ class Proxy:
         """One client."""
         with suppress(OSError):
             to_server, of_server = None, None
-            of_server, to_server = await asyncio.open_connection("127.0.0.1", self._target_port)
+            of_server, to_server = await asyncio.open_connection("127.0.0.1", self.target_port)
             self._open |= {writer, to_server}
             try:
                 async with asyncio.TaskGroup() as tasks:
@@ -41,8 +48,10 @@ class Proxy:
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                if is_reply and self.is_mute:
+                if is_reply and (self.is_mute or (writer in self._deaf and b"message\r\n" in data)):
                     continue
+                if is_reply and self.pause_seconds:
+                    await asyncio.sleep(self.pause_seconds)
                 if self.poison is not None and not is_reply and self.poison in data:
                     self.cut()
                     return

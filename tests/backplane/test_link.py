@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from gateway.backplane.redis.commands import Command, Rejected, Unanswered, Unsent
 from gateway.backplane.redis.connector import Connector
-from gateway.backplane.redis.link import Command, Link, Rejected, Unanswered, Unsent
+from gateway.backplane.redis.link import Link
 from tests.backplane.cluster import RedisEngine
 from tests.backplane.proxy import proxied
 from tests.support.redis_server import RedisServer

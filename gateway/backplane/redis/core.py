@@ -7,9 +7,9 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from gateway.backplane.keys import Keys, Lifetimes
-from gateway.backplane.redis.link import Command, Link
+from gateway.backplane.redis.commands import Command, CommandLink
 from gateway.backplane.redis.outbox import Outbox
-from gateway.backplane.redis.subscriber import Subscriber
+from gateway.backplane.redis.subscriber import Subscriptions
 
 Part = TypeVar("Part")
 
@@ -22,9 +22,9 @@ class Tools:
     """What a backplane is made of."""
 
     worker_id: str
-    link: Link
+    link: CommandLink
     outbox: Outbox
-    subscriber: Subscriber
+    subscriber: Subscriptions
     keys: Keys
     lifetimes: Lifetimes
     publish: str = "PUBLISH"

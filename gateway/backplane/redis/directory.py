@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 from gateway.backplane import rows
 from gateway.backplane.base import Change, Overview, RobotRow, Snapshot, WorkerRow
 from gateway.backplane.keys import AgentTag, agent_tag, is_hashed
+from gateway.backplane.redis.commands import script_command
 from gateway.backplane.redis.core import Core, Tools, paired, sliced, text_of
-from gateway.backplane.redis.link import script_command
 from gateway.directory import Claim, Row, Seen
 
 Value = TypeVar("Value")

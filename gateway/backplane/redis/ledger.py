@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from gateway.backplane.base import Dispatch, Record, Verdict
+from gateway.backplane.base import Dispatch, Record, Tell, Verdict, nothing
 from gateway.backplane.envelope import Envelope, encode
 from gateway.backplane.redis.core import Core, paired, text_of
 
@@ -14,17 +14,15 @@ class Ledger(Core):
         self._stamp(dispatch.envelope)
         self._outbox.dispatch(dispatch, on_verdict)
 
-    def answer(self, to: str, envelope: Envelope, keep_seconds: float = 30.0) -> None:
-        message = self._stamp(envelope)
-        self._outbox.answer(envelope.id, int(keep_seconds * 1000), message)
-        self._outbox.reply(to, message)
+    def answer(self, to: str, envelope: Envelope, keep_seconds: float = 30.0, on_unheard: Tell = nothing) -> None:
+        self._outbox.answer(to, envelope.id, int(keep_seconds * 1000), self._stamp(envelope), on_unheard)
 
     def withdraw(self, worker: str, envelope: Envelope) -> None:
         self._outbox.withdraw(worker, envelope.id, self._stamp(envelope))
 
-    def drop(self, call_id: str, nack_to: str, envelope: Envelope) -> None:
+    def drop(self, call_id: str, nack_to: str, envelope: Envelope, on_unheard: Tell = nothing) -> None:
         self._outbox.forget(call_id)
-        self._outbox.reply(nack_to, self._stamp(envelope))
+        self._outbox.reply(nack_to, self._stamp(envelope), on_unheard)
 
     def note_local(self, records: Sequence[Record], deadlines_ms: Sequence[int]) -> None:
         for record, deadline_ms in zip(records, deadlines_ms, strict=True):

@@ -6,9 +6,9 @@ from typing import Any
 from gateway.backplane import rows
 from gateway.backplane.base import Beat, WorkerRow
 from gateway.backplane.envelope import Envelope, encode
+from gateway.backplane.redis.commands import Command, Rejected, Unanswered, script_command
 from gateway.backplane.redis.core import paired, text_of
 from gateway.backplane.redis.directory import Directory
-from gateway.backplane.redis.link import Command, Rejected, Unanswered, script_command
 
 _FORGET_MS = 3_600_000
 _EVENTS = 10_000
@@ -71,7 +71,7 @@ class Membership(Directory):
         self._subscriber.discard(self._keys.mailbox(self.worker_id))
         self._subscriber.discard(self._keys.ctl)
         bye = encode(Envelope("bye", sender=self.worker_id))
-        commands: list[tuple[Any, ...]] = [("PUBLISH", self._keys.ctl, bye)]
+        commands: list[tuple[Any, ...]] = [(self._tools.publish, self._keys.ctl, bye)]
         if await self._call("EXISTS", self._keys.owned(self.worker_id)):
             commands.append(("ZADD", self._keys.workers, self.now_ms, self.worker_id))
             commands.append(("PEXPIRE", self._keys.workers, self._lifetimes.workers_ms))

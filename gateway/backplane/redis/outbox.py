@@ -14,7 +14,7 @@ from typing import Any, Literal
 from gateway.backplane.base import Dispatch, Record, Verdict
 from gateway.backplane.envelope import encode
 from gateway.backplane.keys import Keys
-from gateway.backplane.redis.link import Command, Link, Rejected, Unsent, script_command
+from gateway.backplane.redis.commands import Command, CommandLink, Misdirected, Rejected, Unsent, script_command
 
 Kind = Literal["dispatch", "withdraw", "reply", "send", "answer", "forget", "note"]
 
@@ -25,6 +25,9 @@ _ITEM_BYTES = 500
 _RUN_ITEMS = 256
 _RUN_BYTES = 1024 * 1024
 
+_WRONG_SERVER = (b"refused READONLY", b"refused MASTERDOWN")
+"""The script found out what the link else sees by itself."""
+
 
 @dataclass(slots=True)
 class _Item:
@@ -33,8 +36,12 @@ class _Item:
     message: bytes = b""
     call_id: str = ""
     args: tuple[Any, ...] = ()
+    to: str = ""
+    is_second: bool = False
+    """It has gone to the wrong server before."""
     on_verdict: Callable[[Verdict], None] | None = None
     on_receivers: Callable[[int], None] | None = None
+    on_unheard: Callable[[], None] | None = None
 
 
 @dataclass(slots=True)
@@ -52,7 +59,9 @@ class _Run:
 class Outbox:
     """Work of the current turns of the event loop. `publish` is PUBLISH, or SPUBLISH in a Cluster."""
 
-    def __init__(self, link: Link, keys: Keys, worker_id: str, *, spare_ms: int, publish: str = "PUBLISH") -> None:
+    def __init__(
+        self, link: CommandLink, keys: Keys, worker_id: str, *, spare_ms: int, publish: str = "PUBLISH"
+    ) -> None:
         self._link = link
         self._keys = keys
         self._worker_id = worker_id
@@ -69,20 +78,24 @@ class Outbox:
             *(envelope.id, envelope.due, int(dispatch.keep_seconds * 1000), envelope.sender),
             *(envelope.agent, envelope.server, envelope.tool, message),
         )
-        self._add(dispatch.worker, "dispatch", _Item(message, envelope.id, args, on_verdict))
+        self._add(dispatch.worker, "dispatch", _Item(message, envelope.id, args, on_verdict=on_verdict))
 
     def withdraw(self, worker: str, call_id: str, message: bytes) -> None:
         self._add(worker, "withdraw", _Item(message, call_id))
 
-    def reply(self, worker: str, message: bytes) -> None:
+    def reply(self, worker: str, message: bytes, on_unheard: Callable[[], None] | None = None) -> None:
         """A message that may arrive twice after a lost connection, since a call is settled only once."""
-        self._add(worker, "reply", _Item(message))
+        self._add(worker, "reply", _Item(message, on_unheard=on_unheard))
 
     def send(self, worker: str, message: bytes, on_receivers: Callable[[int], None] | None) -> None:
         self._add(worker, "send", _Item(message, on_receivers=on_receivers))
 
-    def answer(self, call_id: str, keep_ms: int, message: bytes) -> None:
-        self._add(None, "answer", _Item(message, call_id, (call_id, keep_ms, message)))
+    def answer(
+        self, to: str, call_id: str, keep_ms: int, message: bytes, on_unheard: Callable[[], None] | None = None
+    ) -> None:
+        """Note the answer, then send it."""
+        self._add(None, "answer", _Item(message, call_id, (call_id, keep_ms, message), to, on_unheard=on_unheard))
+        self.reply(to, message, on_unheard)
 
     def forget(self, call_id: str) -> None:
         self._add(None, "forget", _Item(b"", call_id))
@@ -122,12 +135,23 @@ class Outbox:
         inflight, mailbox = self._keys.inflight(worker), self._keys.mailbox(worker)
         args = [arg for item in run.items for arg in item.args]
         if run.kind == "answer":
-            return script_command("answer", [inflight, *calls], args, is_repeatable=True)
+            command = script_command("answer", [inflight, *calls], args, is_repeatable=True)
+            command.on_reply = lambda reply: self._on_answered(run.items, reply)
+            return command
         if run.kind == "note":
             return script_command("note", [inflight, *calls], [self._spare_ms, *args], is_repeatable=True)
         message = b"".join(item.message for item in run.items)
         args = [self._publish, message, *(item.call_id for item in run.items)]
         return script_command("withdraw", [inflight, mailbox, *calls], args, is_repeatable=True)
+
+    def _on_answered(self, items: Sequence[_Item], reply: Any) -> None:
+        """Answers that went to the wrong server were not noted, and heard by nobody: they go to the right one."""
+        if isinstance(reply, Misdirected):
+            for item in items:
+                if not item.is_second:
+                    item.is_second = True
+                    self._add(None, "answer", item)
+                    self.reply(item.to, item.message, item.on_unheard)
 
     def _publish_command(self, worker: str, run: _Run) -> Command:
         message = b"".join(item.message for item in run.items)
@@ -136,6 +160,10 @@ class Outbox:
         def tell(reply: Any) -> None:
             for on_receivers in listeners:
                 on_receivers(reply if isinstance(reply, int) else -1)
+            if not isinstance(reply, int) or reply == 0:
+                for item in run.items:
+                    if item.on_unheard is not None:
+                        item.on_unheard()
 
         words = (self._publish, self._keys.mailbox(worker), message)
         return Command(words, tell, is_repeatable=run.kind == "reply")
@@ -145,7 +173,14 @@ class Outbox:
         keys += [self._keys.call(worker, item.call_id) for item in run.items]
         args = [arg for item in run.items for arg in item.args]
         command = script_command("dispatch", keys, [self._publish, *args], is_repeatable=True)
-        command.on_reply = lambda reply: _tell_verdicts(run.items, verdicts(reply, len(run.items), command.attempts))
+
+        def tell(reply: Any) -> None:
+            said = verdicts(reply, len(run.items), command.attempts)
+            if said[0] is not Verdict.OK and isinstance(reply, list) and bytes(reply[0]).startswith(_WRONG_SERVER):
+                self._link.distrust(command, bytes(reply[0]).decode("utf-8", "replace").removeprefix("refused "))
+            _tell_verdicts(run.items, said)
+
+        command.on_reply = tell
         return command
 
 

@@ -3,13 +3,15 @@
 Theory of operation
 -------------------
 One task reads; a second one, living exactly as long as the connection, writes what is asked for and is the watchdog:
-it pings when nothing was heard for a while, and gives the connection up when the ping isn't answered (redis-py would
-wait for ever). A lost connection is made anew, everything is subscribed again, and once all of it is confirmed the
-listener is told that there was a gap. So is it at any confirmation that nobody asked for.
+it pings when nothing came in for a while, and gives the connection up when nothing comes in at all (redis-py would
+wait for ever). A part of a long message on a slow connection is life, too. A lost connection is made anew, everything
+is subscribed again, and once all of it is confirmed the listener is told that there was a gap. So is it at any
+confirmation that nobody asked for.
 """
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -17,8 +19,9 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from gateway.backplane.base import BackplaneUnavailable
-from gateway.backplane.redis.connector import TROUBLE, Connector, close, receive, send
-from gateway.backplane.redis.link import Backoff
+from gateway.backplane.redis.attempts import Attempts
+from gateway.backplane.redis.commands import nothing
+from gateway.backplane.redis.connector import Connector, Meter, close, receive, send
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +33,79 @@ class _Broken(ConnectionError):
     """The connection is of no more use; the text says why."""
 
 
-class Subscriber:
-    """Subscriptions that survive lost connections. `run` must be running."""
+class Subscriptions(ABC):
+    """Channels that are heard, whatever happens to connections. `run` must be running."""
+
+    up: asyncio.Event
+    """Set while this worker can be reached."""
+    tried: asyncio.Event
+    """The first try to get there has succeeded or failed."""
+
+    @property
+    @abstractmethod
+    def trouble(self) -> str:
+        """Why something is not heard; empty if everything is."""
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Keep what is wanted subscribed, until cancelled. Never raises for anything that Redis does."""
+
+    @abstractmethod
+    async def add(self, channel: str) -> None:
+        """Subscribe; returns when it is confirmed. Raises BackplaneUnavailable if that takes too long."""
+
+    @abstractmethod
+    def discard(self, channel: str) -> None:
+        """Unsubscribe."""
+
+    @abstractmethod
+    def hears(self, channel: str) -> bool:
+        """Whether the subscription is confirmed."""
+
+    @abstractmethod
+    def reads(self, channel: str) -> int:
+        """A number that changes whenever a part of a message comes in where the channel is heard."""
+
+    @abstractmethod
+    def drop(self, reason: str, channel: str | None = None) -> None:
+        """Connect anew, at once: there is a better server, or the channel is not heard here in spite of all."""
+
+
+class Waiters:
+    """Who waits for a channel's confirmation."""
+
+    def __init__(self) -> None:
+        self._of: dict[bytes, list[asyncio.Future[None]]] = {}
+
+    async def wait(self, name: bytes, seconds: float) -> None:
+        """Until the channel is confirmed. Raises TimeoutError."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._of.setdefault(name, []).append(waiter)
+        try:
+            async with asyncio.timeout(seconds):
+                await waiter
+        finally:
+            waiters = self._of.get(name, [])
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters:
+                self._of.pop(name, None)
+
+    def release(self, name: bytes) -> None:
+        """The channel is confirmed."""
+        for waiter in self._of.pop(name, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._of
+
+
+class Subscriber(Subscriptions):
+    """Subscriptions on one connection. `up` is set while everything that is wanted is confirmed."""
+
+    verbs = ("SUBSCRIBE", "UNSUBSCRIBE")
+    batch_channels = _BATCH_CHANNELS
 
     def __init__(
         self,
@@ -42,11 +116,10 @@ class Subscriber:
         on_gap: Callable[[], None],
         ping_seconds: float = 1.0,
     ) -> None:
-        self.trouble = "Redis: not connected yet"
+        self._trouble = "Redis: not connected yet"
         self.up = asyncio.Event()
-        """Set while everything that is wanted is subscribed and confirmed."""
         self.tried = asyncio.Event()
-        """The first try to get there has succeeded or failed."""
+        self.on_lost: Callable[[], None] = nothing
         self._connector = connector
         self._on_message, self._on_gap = on_message, on_gap
         self._ping_seconds = ping_seconds
@@ -55,52 +128,59 @@ class Subscriber:
         self._confirmed: set[bytes] = set()
         self._asked: dict[bytes, int] = {}
         self._missing: set[bytes] = set()
-        self._waiters: dict[bytes, list[asyncio.Future[None]]] = {}
+        self._waiters = Waiters()
         self._requests: list[tuple[str, bytes]] = []
         self._wake = asyncio.Event()
         self._was_up = False
-        self._heard = False
-        self._backoff = Backoff()
+        self._has_fallen = False
+        self._meter = Meter()
+        self._attempts = Attempts("the Redis subscriber connection")
 
     # -- for callers
 
+    @property
+    def trouble(self) -> str:
+        return self._trouble
+
     async def add(self, channel: str) -> None:
-        """Subscribe; returns when it is confirmed. Raises BackplaneUnavailable if that takes too long."""
         name = channel.encode()
         if name in self._confirmed:
             return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(name, []).append(waiter)
-        if name not in self._wanted:
-            self._wanted.add(name)
-            self._request("SUBSCRIBE", name)
+        self.want(name)
         try:
-            async with asyncio.timeout(self._connector.timeout_seconds):
-                await waiter
+            await self._waiters.wait(name, self._connector.timeout_seconds)
         except TimeoutError:
-            if not self._drop_waiter(name, waiter):
+            if name not in self._waiters:
                 self.discard(channel)
             raise BackplaneUnavailable(self.trouble or "Redis: no confirmation of a subscription") from None
-        finally:
-            self._drop_waiter(name, waiter)
+
+    def want(self, name: bytes) -> None:
+        """Subscribe as soon as may be."""
+        if name not in self._wanted:
+            self._wanted.add(name)
+            self._request(self.verbs[0], name)
 
     def discard(self, channel: str) -> None:
-        """Unsubscribe."""
         name = channel.encode()
         if name in self._wanted:
-            self._wanted.discard(name)
-            self._confirmed.discard(name)
-            self._request("UNSUBSCRIBE", name)
+            self._forget(name)
+            self._request(self.verbs[1], name)
             self._arrived(name)
 
-    def _drop_waiter(self, name: bytes, waiter: asyncio.Future[None]) -> bool:
-        """Whether others still wait for the channel."""
-        waiters = self._waiters.get(name, [])
-        if waiter in waiters:
-            waiters.remove(waiter)
-        if not waiters:
-            self._waiters.pop(name, None)
-        return bool(waiters)
+    def hears(self, channel: str) -> bool:
+        return channel.encode() in self._confirmed
+
+    def reads(self, channel: str) -> int:
+        del channel
+        return self._meter.reads
+
+    def drop(self, reason: str, channel: str | None = None) -> None:
+        del channel
+        self._attempts.drop(f"Redis {self._connector.where}: {reason}")
+
+    def _forget(self, name: bytes) -> None:
+        self._wanted.discard(name)
+        self._confirmed.discard(name)
 
     def _request(self, verb: str, name: bytes) -> None:
         self._requests.append((verb, name))
@@ -109,36 +189,27 @@ class Subscriber:
     # -- the tasks
 
     async def run(self) -> None:
-        """Keep a connection and read it, until cancelled. Never raises for anything that Redis does."""
+        self._begin()
+        await self._attempts.run(self._connect_and_read, self._connector.describe, self._lost)
+
+    def _begin(self) -> None:
         self._wanted = set(self._first)
         self._was_up = False
-        while True:
-            try:
-                await self._connect_and_read()
-            except TROUBLE as error:
-                self._down(self._connector.describe(error))
-            except ExceptionGroup as group:
-                self._down(self._connector.describe(group.exceptions[0]))
-                if group.split(TROUBLE)[1] is not None:
-                    logger.exception("unexpected failure on the Redis subscriber connection")
-            except Exception as error:
-                logger.exception("unexpected failure on the Redis subscriber connection")
-                self._down(self._connector.describe(error))
-            await asyncio.sleep(self._backoff.next_seconds())
 
-    def _down(self, reason: str) -> None:
-        if self.up.is_set():
+    def _lost(self, reason: str) -> None:
+        if self._has_fallen:
             logger.warning("Redis 订阅中断 / the Redis subscription was lost: %s", reason)
-        self.up.clear()
+        self._has_fallen = False
         self.tried.set()
-        self.trouble = reason
+        self._trouble = reason
+        self.on_lost()
 
     async def _connect_and_read(self) -> None:
-        connection = await self._connector.connect("sub")
+        connection = await self._connector.connect("sub", self._meter)
         try:
             self._confirmed.clear()
             self._asked.clear()
-            self._requests = [("SUBSCRIBE", name) for name in self._wanted]
+            self._requests = [(self.verbs[0], name) for name in self._wanted]
             self._missing = set(self._wanted)
             self._wake.set()
             async with asyncio.TaskGroup() as tasks:
@@ -146,14 +217,16 @@ class Subscriber:
                 while True:
                     self._hear(await receive(connection))
         finally:
+            self._has_fallen = self.up.is_set()
             self.up.clear()
             self._confirmed.clear()
+            self.on_lost()
             await close(connection)
 
     async def _write(self, connection: AbstractConnection) -> None:
         """Send what is asked for, and watch over the connection."""
         loop = asyncio.get_running_loop()
-        unanswered = 0
+        unanswered, reads = 0, self._meter.reads
         next_look = loop.time() + self._ping_seconds
         while True:
             try:
@@ -161,20 +234,24 @@ class Subscriber:
                     await self._wake.wait()
             except TimeoutError:
                 # Turns of the loop are counted, not seconds: a loop that was held up has heard nothing either.
-                unanswered = 0 if self._heard else unanswered + 1
+                unanswered = 0 if self._meter.reads != reads else unanswered + 1
                 if unanswered > _SILENT_PINGS:
                     raise _Broken("nothing was heard from it, not even an answer to a ping") from None
-                if not self._heard:
+                if unanswered:
                     await self._send(connection, [("PING",)])
-                self._heard = False
+                reads = self._meter.reads
                 next_look = loop.time() + self._ping_seconds
             self._wake.clear()
-            requests, self._requests = self._requests, []
-            for command in _batches(requests):
-                if command[0] == "SUBSCRIBE":
-                    for name in command[1:]:
-                        self._asked[name] = self._asked.get(name, 0) + 1
-                await self._send(connection, [command])
+            if commands := self._take_requests():
+                await self._send(connection, commands)
+
+    def _take_requests(self) -> list[tuple[Any, ...]]:
+        """What is to be written next, noted as asked for."""
+        requests, self._requests = self._requests, []
+        for verb, name in requests:
+            if verb == self.verbs[0]:
+                self._asked[name] = self._asked.get(name, 0) + 1
+        return _batches(requests, self.batch_channels)
 
     async def _send(self, connection: AbstractConnection, commands: Sequence[tuple[Any, ...]]) -> None:
         async with asyncio.timeout(self._connector.timeout_seconds):
@@ -183,9 +260,9 @@ class Subscriber:
     # -- what is heard
 
     def _hear(self, reply: Any) -> None:
-        self._heard = True
         if isinstance(reply, RedisError):
-            raise reply
+            self._refused(reply)
+            return
         if not isinstance(reply, list) or len(reply) < 3:
             return
         kind, channel, data = reply[0], reply[1], reply[2]
@@ -194,7 +271,15 @@ class Subscriber:
         elif kind in (b"subscribe", b"ssubscribe"):
             self._subscribed(channel)
         elif kind in (b"unsubscribe", b"sunsubscribe") and channel in self._confirmed:
-            raise _Broken("it ended a subscription")
+            self._ended(channel)
+
+    def _refused(self, error: RedisError) -> None:
+        raise error
+
+    def _ended(self, name: bytes) -> None:
+        """The server has unsubscribed us from a wanted channel."""
+        del name
+        raise _Broken("it ended a subscription")
 
     def _deliver(self, channel: bytes, data: bytes) -> None:
         try:
@@ -215,9 +300,7 @@ class Subscriber:
         if name not in self._wanted:
             return
         self._confirmed.add(name)
-        for waiter in self._waiters.pop(name, []):
-            if not waiter.done():
-                waiter.set_result(None)
+        self._waiters.release(name)
         self._arrived(name)
 
     def _arrived(self, name: bytes) -> None:
@@ -227,18 +310,18 @@ class Subscriber:
             return
         self.up.set()
         self.tried.set()
-        self.trouble = ""
-        self._backoff.reset()
+        self._trouble = ""
+        self._attempts.succeeded()
         if self._was_up:
             self._on_gap()
         self._was_up = True
 
 
-def _batches(requests: Sequence[tuple[str, bytes]]) -> list[tuple[Any, ...]]:
+def _batches(requests: Sequence[tuple[str, bytes]], most: int) -> list[tuple[Any, ...]]:
     """Neighbouring requests of one kind, in commands of bounded length."""
     commands: list[list[Any]] = []
     for verb, name in requests:
-        if not commands or commands[-1][0] != verb or len(commands[-1]) > _BATCH_CHANNELS:
+        if not commands or commands[-1][0] != verb or len(commands[-1]) > most:
             commands.append([verb])
         commands[-1].append(name)
     return [tuple(command) for command in commands]

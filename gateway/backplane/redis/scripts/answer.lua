@@ -3,7 +3,9 @@
 -- KEYS[1] inflight:{W}  zset, call id -> deadline
 -- KEYS[2..] call:{W}:<id>, one per call
 -- ARGV 3 per call: id · how long the result is kept in ms · result
--- Returns how many records were there.
+-- Returns how many records were there; an error from a read-only replica, which has done nothing.
+local refused = redis.pcall('ZREM', KEYS[1], ARGV[1])
+if type(refused) == 'table' and refused.err and string.find(refused.err, 'READONLY', 1, true) then return refused end
 local found = 0
 for i = 1, #KEYS - 1 do
   local key, a = KEYS[1 + i], (i - 1) * 3
