@@ -24,6 +24,7 @@ def start_gateway(stack: ExitStack, ground: Ground, redis_url: str = "", **setti
         "GATEWAY_HOST": "127.0.0.1",
         "GATEWAY_PORT": "{port}",
         "GATEWAY_KEY": KEY,
+        "GATEWAY_DRAIN_SECONDS": "0",  # nobody waits for a measured gateway to leave
         "GATEWAY_REDIS_URL": redis_url,
         "GATEWAY_LOG_LEVEL": "WARNING",
     }

@@ -5,8 +5,8 @@ Theory of operation
 An agent is looked after from its first connection on this worker until ten minutes after its last. While it has a
 robot here, its changes are watched, and whenever its revision is ahead of the catalog's, the facts are read and the
 catalog is built anew. (Tool servers need no catalog, and thousands of them redial at once when a worker dies.) One
-load at a time per agent; what changes meanwhile causes one more. A catalog that can't be read stays as it was, and
-the next beat tries again.
+load at a time per agent; what changes meanwhile causes one more. Facts that can't be read are those of last time,
+with what is connected here (`outage`), and the next beat tries again.
 
 Subscribe, confirm, then read: a change can't fall between. The list of changed agents that every beat reads is the
 second net under a lost message.
@@ -14,15 +14,19 @@ second net under a lost message.
 
 import logging
 from collections.abc import Callable, Iterator, Set
+from dataclasses import replace
 
 import orjson
 
 from gateway import catalog as catalogs
+from gateway import outage
 from gateway.backplane.base import Backplane, BackplaneUnavailable, Snapshot
 from gateway.calls import Call
 from gateway.catalog import Catalog
 from gateway.directory import Row
+from gateway.outage import Registered
 from gateway.rates import Rate
+from gateway.registry import Rules
 from gateway.robotlink import RobotLink
 from gateway.routing import Lost
 from gateway.settings import Settings
@@ -33,6 +37,8 @@ from gateway.tools import Tool
 logger = logging.getLogger(__name__)
 
 LINGER_SECONDS = 600.0
+REMEMBER_SECONDS = 62.0
+"""Who has a connection looks once a minute whether its row is still there."""
 TOOLSETS_SPARE = 100
 """So many tool sets that no catalog shows any more are kept before they are looked for."""
 
@@ -45,6 +51,10 @@ class Agent:
         self.robots: dict[str, RobotLink] = {}
         self.tool_servers: dict[str, ToolLink] = {}
         self.catalog = Catalog()
+        self.facts = Snapshot(0, 0)
+        """What the catalog was built from."""
+        self.remembers_until = 0.0
+        """Until when facts are believed that the store has forgotten, in loop time; 0: it has forgotten none."""
         self.is_loaded = False
         self.waiting: dict[Call, None] = {}
         """Calls that wait for the catalog, or for their tool server to come back."""
@@ -97,6 +107,12 @@ class Agents:
         self._agents: dict[str, Agent] = {}
         self._toolsets: dict[str, list[Tool]] = {}
         self._toolsets_max = TOOLSETS_SPARE
+        self.rules = Rules(
+            hold_ms=round(settings.name_hold_seconds * 1000),
+            handshake_ms=round(settings.handshake_seconds * 1000),
+            servers_max=settings.servers_per_agent,
+            tools_max=settings.tools_per_agent,
+        )
         self.dead_workers: set[str] = set()
         """Workers whose lease was seen to be gone, although rows still name them."""
 
@@ -168,7 +184,7 @@ class Agents:
     def refresh_stale(self) -> None:
         """Try again where the last load failed or left something out."""
         for agent in self._agents.values():
-            if agent.robots and agent.catalog.missing:
+            if agent.robots and (agent.catalog.missing or agent.remembers_until):
                 self.refresh(agent)
             else:
                 self.catch_up(agent)
@@ -206,14 +222,51 @@ class Agents:
             if 0 < agent.catalog.listed_until_ms <= now_ms and not agent.is_loading:
                 self.refresh(agent)
 
+    def do_without_store(self, agent_id: str) -> None:
+        """A tool server has come or gone that the directory could not be told of: robots here are to know."""
+        agent = self._agents.get(agent_id)
+        if agent is not None and agent.robots and not self._backplane.is_connected:
+            self._make_do(agent)
+
+    def _make_do(self, agent: Agent) -> None:
+        """Build a catalog of what is known without the store, if that is anything new."""
+        links = [link for link in agent.tool_servers.values() if not link.cause]
+        registered = [Registered(link.server_id, link.row, link.claims) for link in links if link.row is not None]
+        newcomers = [link.offer for link in links if link.row is None and link.offer is not None]
+        if not (registered or newcomers or agent.is_loaded or agent.catalog.revision):
+            return
+        for link in links:
+            if link.row is not None and link.row.toolset not in self._toolsets:
+                self.keep_toolset(link.row.toolset, orjson.loads(link.toolset))
+        facts = outage.facts(
+            agent.facts,
+            registered,
+            newcomers,
+            worker=self._backplane.worker_id,
+            now_ms=self._backplane.now_ms,
+            rules=self.rules,
+        )
+        if agent.is_loaded and facts.rows == agent.catalog.rows:
+            return
+        agent.is_loaded = True
+        self._show(agent, facts)
+
+    def _show(self, agent: Agent, facts: Snapshot) -> None:
+        agent.facts = replace(facts, seen={})
+        agent.catalog = self._build(facts)
+        agent.lost_conns &= {row.conn for row in facts.rows.values()}
+        self._on_catalog(agent)
+
     async def _load(self, agent: Agent) -> None:
+        if not self._backplane.is_connected:
+            self._make_do(agent)  # calls here need not wait until it has been tried
         try:
             while agent.robots and not agent.is_current:
                 await self._tasks.pause(0)  # what changes in this turn of the loop is read at once
                 await self._load_once(agent, agent.changes_wanted)
         except BackplaneUnavailable as error:
             logger.warning("catalog not read", extra={"agent": agent.id, "cause": str(error)})
-            agent.is_loaded = agent.catalog.revision > 0
+            self._make_do(agent)
             self._on_trouble(agent)
         finally:
             agent.is_loading = False
@@ -222,16 +275,24 @@ class Agents:
         if not agent.is_watched:
             await self._backplane.watch(agent.id)
             agent.is_watched = True
-        snapshot = await self._backplane.snapshot(agent.id)
+        snapshot = self._recall(agent, await self._backplane.snapshot(agent.id))
         await self._find_dead(snapshot)
         wanted = {row.toolset for row in snapshot.rows.values() if row.toolset} - self._toolsets.keys()
         if wanted:
             for digest, text in (await self._backplane.toolsets(wanted)).items():
                 self.keep_toolset(digest, orjson.loads(text))
-        agent.catalog = self._build(snapshot)
-        agent.lost_conns &= {row.conn for row in snapshot.rows.values()}
         agent.changes_read, agent.is_loaded = changes, True
-        self._on_catalog(agent)
+        self._show(agent, snapshot)
+
+    def _recall(self, agent: Agent, snapshot: Snapshot) -> Snapshot:
+        """Add what the store has forgotten, until those who know it have put it back."""
+        known = outage.remembered(snapshot, agent.facts) if agent.is_loaded else snapshot
+        now = self._tasks.now()
+        if known is snapshot or 0 < agent.remembers_until <= now:
+            agent.remembers_until = 0.0
+            return snapshot
+        agent.remembers_until = agent.remembers_until or now + REMEMBER_SECONDS
+        return known
 
     async def _find_dead(self, snapshot: Snapshot) -> None:
         """Rows may name workers that are gone and not yet reaped; ask the leases themselves."""

@@ -54,10 +54,15 @@ def make_backplane(settings: Settings) -> Backplane:
     from gateway.backplane.redis import RedisBackplane, RedisOptions
 
     lifetimes = Lifetimes.derive(name_hold_seconds=settings.name_hold_seconds, renew_seconds=settings.renew_seconds)
+    timeout_seconds, usual = settings.redis_timeout_seconds, RedisOptions()
     options = RedisOptions(
         prefix=settings.redis_prefix,
-        timeout_seconds=settings.redis_timeout_seconds,
-        patience_seconds=settings.redis_timeout_seconds,
+        timeout_seconds=timeout_seconds,
+        patience_seconds=timeout_seconds,
+        # Who wants quicker answers wants trouble to be noticed as much earlier; never later.
+        ping_seconds=min(usual.ping_seconds, timeout_seconds / 2),
+        probe_seconds=min(usual.probe_seconds, timeout_seconds / 2),
+        poll_seconds=min(usual.poll_seconds, timeout_seconds / 4),
         lifetimes=lifetimes,
         seen_limit=2 * settings.servers_per_agent,
     )
@@ -65,7 +70,7 @@ def make_backplane(settings: Settings) -> Backplane:
 
 
 def run(settings: Settings, sockets: list[socket.socket] | None, *, banner: bool) -> int:
-    """Serve one worker until SIGTERM or SIGINT; the exit code."""
+    """Serve one worker until a signal or a drain ends it; the exit code."""
     gateway = build(settings, make_backplane(settings))
     hub = gateway.worker.hub
     collector = Collector(count_open=lambda: len(hub), count_closed=lambda: hub.closed)
@@ -78,4 +83,12 @@ def run(settings: Settings, sockets: list[socket.socket] | None, *, banner: bool
             sys.stdout.write(text(settings))
             sys.stdout.flush()
 
-    return serve(gateway.app, settings, on_shutdown=gateway.worker.shut_down, sockets=sockets, on_started=on_started)
+    worker = gateway.worker
+    return serve(
+        gateway.app,
+        settings,
+        on_shutdown=worker.shut_down,
+        drain=worker.drain,
+        sockets=sockets,
+        on_started=on_started,
+    )

@@ -6,10 +6,14 @@ A call is on its way from `dispatch` until the desk has ended it (`forget`). The
 envelopes of the other worker may come in any order; whichever ends the call first wins. Each attempt has an id of its
 own in the ledger, since a worker never takes an id twice, nor one that it has said it never saw.
 
+Where a dispatch may or may not have left, or a record is gone, the owner is asked (`query`). One that has never seen
+the call refuses it from then on, so that it may be sent anew.
+
 `executed: false` is said only where the ledger or the other worker says so: the dispatch was refused or nobody heard
 it, or it came back (`nack`) before it reached the tool server.
 """
 
+import random
 from typing import Any, Protocol
 
 from gateway import errors, jsonrpc, routing
@@ -22,10 +26,13 @@ from gateway.settings import Settings
 from gateway.tasks import Tasks
 
 ATTEMPTS_MAX = 5
-NOSUB_TRIES = 3
+NOSUB_TRIES = 5
 NOSUB_PAUSE_SECONDS = 0.08
 EARLY_PAUSE_SECONDS = 0.05
 """Before the second attempt at a connection whose worker does not know of its registration yet; doubles each time."""
+ROOM_PAUSE_SECONDS = 0.1
+"""Between two attempts of a call that was parked, at a tool server that has more than enough to do since it is back."""
+ASK_SECONDS = 0.25
 KEEP_AFTER_MAX_SECONDS = 30.0
 
 
@@ -54,6 +61,8 @@ class Courier:
         self._tasks = tasks
         self._gone = gone
         self._calls: dict[str, Call] = {}
+        self._unsure: dict[str, Call] = {}
+        """Those that may have got lost on their way."""
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -98,6 +107,7 @@ class Courier:
     def forget(self, call: Call) -> None:
         """The call has ended, or is not on its way any more."""
         self._calls.pop(call.ledger_id, None)
+        self._unsure.pop(call.ledger_id, None)
 
     def withdraw(self, call: Call, reason: str) -> None:
         """Tell the other worker to give the call up, also if it has not come there yet."""
@@ -111,8 +121,11 @@ class Courier:
         if call is None:
             return
         match verdict:
-            case Verdict.OK | Verdict.DUP | Verdict.UNKNOWN:
+            case Verdict.OK | Verdict.DUP:
                 call.stage = Stage.SENT
+            case Verdict.UNKNOWN:
+                call.stage = Stage.SENT
+                self._find_out(call)
             case Verdict.NOSUB:
                 self._on_nosub(call, sender)
             case Verdict.GONE:
@@ -129,6 +142,7 @@ class Courier:
             sender.fail(call, errors.worker_unreachable(call.server_id))
             return
         self._unsend(call)
+        call.attempts -= 1
         self._tasks.later(NOSUB_PAUSE_SECONDS, lambda: sender.place_again(call))
 
     def _on_worker_lost(self, call: Call, sender: Sender) -> None:
@@ -157,10 +171,15 @@ class Courier:
                 message = jsonrpc.parse(envelope.body)
                 if isinstance(message, Notification) and type(message.params) is dict:
                     sender.progress(call, message.params)
-            case "status" if envelope.reason == "unseen" and call.stage is Stage.SENT:
-                # The owner will not run it any more, so it may be sent anew.
-                self._unsend(call)
-                sender.place_again(call)
+            case "status":
+                self._on_status(call, envelope.reason, sender)
+
+    def _on_status(self, call: Call, reason: str, sender: Sender) -> None:
+        self._unsure.pop(call.ledger_id, None)
+        if reason == "unseen" and call.stage is Stage.SENT:
+            # The owner will not run it any more, so it may be sent anew.
+            self._unsend(call)
+            sender.place_again(call)
 
     def _on_result(self, call: Call, body: bytes, sender: Sender) -> None:
         message = jsonrpc.parse(body)
@@ -177,18 +196,16 @@ class Courier:
             case "early":
                 self._unsend(call)
                 self._tasks.later(EARLY_PAUSE_SECONDS * 2**call.attempts, lambda: sender.place_again(call))
+            case "busy" if self._tasks.now() < call.parked_until:
+                # It has waited for this tool server together with many others: they go out as there is room.
+                self._unsend(call)
+                call.attempts = 0
+                pause_seconds = random.uniform(0.5, 1.5) * ROOM_PAUSE_SECONDS
+                self._tasks.later(pause_seconds, lambda: sender.place_again(call))
             case "fenced":
                 self._on_worker_lost(call, sender)
-            case "lost":
-                sender.fail(call, errors.lost_in_call(call.server_id))
-            case "late":
-                sender.fail(call, errors.not_sent_in_time(call.call_seconds))
-            case "bad":
-                sender.fail(call, errors.too_deep())
-            case "busy":
-                sender.fail(call, errors.overloaded("GATEWAY_CALLS_PER_CONNECTION"))
             case _:
-                sender.fail(call, errors.internal_error(executed=False))
+                sender.fail(call, _failure(call, reason))
 
     # After a gap, and when an owner's lease is gone
 
@@ -198,6 +215,7 @@ class Courier:
         await self._catch_up(list(calls.values()), sender)
         for ledger_id, call in calls.items():
             if self._calls.get(ledger_id) is call:
+                self.withdraw(call, "owner lost")  # should it only have been frozen, it must not begin it now
                 sender.fail(call, errors.owner_lost(call.server_id))
 
     async def recover(self, sender: Sender) -> None:
@@ -212,7 +230,41 @@ class Courier:
 
     def _on_record(self, call: Call, record: Record | None, sender: Sender) -> None:
         if record is None:
-            self._backplane.send(call.worker, Envelope("query", id=call.ledger_id, conn=call.conn))
+            self._ask(call)
+            self._find_out(call)
         elif record.state == "answered":
             for envelope in decode(record.result):
                 self.on_envelope(envelope, sender)
+
+    def _find_out(self, call: Call) -> None:
+        """Ask the owner, until it says whether the call has come there: it may not be listening yet either."""
+        if not self._unsure:
+            self._tasks.later(ASK_SECONDS, self._ask_about_all)
+        self._unsure[call.ledger_id] = call
+
+    def _ask_about_all(self) -> None:
+        if self._backplane.is_connected:
+            for call in self._unsure.values():
+                self._ask(call)
+        if self._unsure:
+            self._tasks.later(ASK_SECONDS, self._ask_about_all)
+
+    def _ask(self, call: Call) -> None:
+        self._backplane.send(call.worker, Envelope("query", id=call.ledger_id, conn=call.conn))
+
+
+def _failure(call: Call, reason: str) -> Failure:
+    """What a `nack` means that ends the call."""
+    match reason:
+        case "lost":
+            return errors.lost_in_call(call.server_id)
+        case "late":
+            return errors.not_sent_in_time(call.call_seconds)
+        case "bad":
+            return errors.too_deep()
+        case "busy":
+            return errors.overloaded("GATEWAY_CALLS_PER_CONNECTION")
+        case "unsupported":
+            return errors.not_understood(call.server_id)
+        case _:
+            return errors.internal_error(executed=False)

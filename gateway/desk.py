@@ -11,6 +11,7 @@ Three nets under a call that is away: nobody subscribed (milliseconds), the owne
 """
 
 import logging
+import random
 from contextlib import suppress
 from typing import Any
 
@@ -19,8 +20,9 @@ from gateway.agents import Agent, Agents
 from gateway.backplane.base import Backplane
 from gateway.backplane.envelope import Envelope
 from gateway.calls import Call, Deadlines, Job, Stage
-from gateway.courier import Courier
+from gateway.courier import ROOM_PAUSE_SECONDS, Courier
 from gateway.errors import Failure
+from gateway.guarded import for_each
 from gateway.hub import Hub
 from gateway.jsonrpc import RpcId
 from gateway.robotlink import RobotLink
@@ -52,7 +54,7 @@ class Desk:
         self._parked: dict[Call, None] = {}
         self.open_calls = 0
         self._open_bytes = 0
-        self.is_draining = False
+        self._is_closed = False
 
     def __repr__(self) -> str:
         return f"<Desk [{self.open_calls} calls, {len(self._courier)} remote, {len(self._parked)} parked]>"
@@ -61,6 +63,11 @@ class Desk:
     def owners(self) -> set[str]:
         """The workers that we wait for."""
         return self._courier.owners
+
+    @property
+    def running_calls(self) -> int:
+        """How many calls are open and do not wait for a tool server to come back."""
+        return self.open_calls - len(self._parked)
 
     # A call begins
 
@@ -93,7 +100,7 @@ class Desk:
         self._place(call, agent, now)
 
     def _refusal(self, robot: RobotLink, agent: Agent, size_bytes: int, now: float) -> Failure | None:
-        if self.is_draining:
+        if self._is_closed:
             return errors.shutting_down()
         if len(robot.calls) >= self._settings.calls_per_connection:
             return errors.overloaded(f"GATEWAY_CALLS_PER_CONNECTION={self._settings.calls_per_connection}")
@@ -132,10 +139,15 @@ class Desk:
 
     def _run_here(self, call: Call, agent: Agent, now: float) -> None:
         link = self._hub.tool_servers.get(call.conn)
-        if link is None or link.cause:
+        is_full = link is not None and link.load >= self._settings.calls_per_connection
+        if link is None or link.cause or (is_full and link.is_leaving):
             self._park(call, agent, now)
             return
-        if link.load >= self._settings.calls_per_connection:
+        if is_full and now < call.parked_until:
+            # It has waited for this tool server together with many others: they go out as there is room.
+            self._tasks.later(random.uniform(0.5, 1.5) * ROOM_PAUSE_SECONDS, lambda: self.place_again(call))
+            return
+        if is_full:
             limit = f"GATEWAY_CALLS_PER_CONNECTION={self._settings.calls_per_connection}"
             self.fail(call, errors.overloaded(limit))
             return
@@ -305,26 +317,33 @@ class Desk:
 
     def close(self) -> None:
         """The worker stops: no call is taken any more, and every open one ends now."""
-        self.is_draining = True
-        for robot in self._hub.robots.values():
-            for call in list(robot.calls):
-                is_sent = call.stage in (Stage.SENT, Stage.DISPATCHED)
-                self._give_up(call, "gateway restarting")
-                self.fail(call, errors.stopped_in_call() if is_sent else errors.shutting_down())
+        self._is_closed = True
+        calls = [call for robot in self._hub.robots.values() for call in robot.calls]
+        for_each(calls, self._stop, "ending a call of a stopping worker")
+
+    def _stop(self, call: Call) -> None:
+        is_sent = call.stage in (Stage.SENT, Stage.DISPATCHED)
+        self._give_up(call, "gateway restarting")
+        self.fail(call, errors.stopped_in_call() if is_sent else errors.shutting_down())
 
     def tick(self, now: float) -> None:
         """End what is due: calls at their deadline, parked ones whose tool server did not come back."""
-        for call in self._deadlines.due(now):
-            seconds = call.call_seconds
-            if call.stage in (Stage.WAITING, Stage.PARKED):
-                self.fail(call, errors.not_sent_in_time(seconds))
-            else:
-                self._give_up(call, "deadline exceeded")
-                self.fail(call, errors.deadline_exceeded(call.server_id, seconds))
-        for call in [call for call in self._parked if call.parked_until <= now]:
-            agent = self._agents.get(call.agent)
-            row = agent.catalog.rows.get(call.server_id) if agent else None
-            self.fail(call, routing.offline(call.server_id, row))
+        for_each(self._deadlines.due(now), self._end_late, "ending a call at its deadline")
+        parked = [call for call in self._parked if call.parked_until <= now]
+        for_each(parked, self._end_parked, "ending a parked call")
+
+    def _end_late(self, call: Call) -> None:
+        seconds = call.call_seconds
+        if call.stage in (Stage.WAITING, Stage.PARKED):
+            self.fail(call, errors.not_sent_in_time(seconds))
+        else:
+            self._give_up(call, "deadline exceeded")
+            self.fail(call, errors.deadline_exceeded(call.server_id, seconds))
+
+    def _end_parked(self, call: Call) -> None:
+        agent = self._agents.get(call.agent)
+        row = agent.catalog.rows.get(call.server_id) if agent else None
+        self.fail(call, routing.offline(call.server_id, row))
 
     def _give_up(self, call: Call, reason: str) -> None:
         if call.stage not in (Stage.SENT, Stage.DISPATCHED):

@@ -90,7 +90,7 @@ class Door:
     def _check_room(self) -> None:
         worker = self._worker
         if not worker.is_ready:
-            raise Refused(503, "网关未就绪 / the gateway is not ready", worker.trouble or "stopping")
+            raise Refused(503, "网关未就绪 / the gateway is not ready", self._unready())
         if len(worker.hub) >= self._settings.connections:
             limit = f"GATEWAY_CONNECTIONS={self._settings.connections}"
             raise Refused(503, "网关已满 / the gateway is full", limit)
@@ -197,8 +197,25 @@ class Door:
         """200 while connections are taken; 503 with the reason otherwise."""
         if self._worker.is_ready:
             return PlainTextResponse("ready\n")
-        reason = "stopping" if self._worker.is_stopping else self._worker.trouble or "lease not renewed"
-        return PlainTextResponse(f"not ready: {reason}\n", 503, {"Retry-After": str(RETRY_SECONDS)})
+        return PlainTextResponse(f"not ready: {self._unready()}\n", 503, {"Retry-After": str(RETRY_SECONDS)})
+
+    def _unready(self) -> str:
+        worker = self._worker
+        return worker.state if worker.state != "up" else worker.trouble or "lease not renewed"
+
+    async def drain(self, request: Request[State]) -> Response:
+        """POST begins this worker's drain, GET tells how far it is; for whoever has the admin key."""
+        if not self._settings.admin_key:
+            return PlainTextResponse("Not Found", 404)
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not is_key(given.strip(), (self._settings.admin_key,)):
+            logger.warning("drain refused", extra={"address": _address(request)})
+            text = "需要 GATEWAY_ADMIN_KEY / GATEWAY_ADMIN_KEY is needed: Authorization: Bearer …\n"
+            return PlainTextResponse(text, 401, {"WWW-Authenticate": "Bearer"})
+        drain = self._worker.drain
+        if request.method == "POST":
+            drain.begin("POST /drain")
+        return _json(drain.report(), 202 if request.method == "POST" else 200)
 
 
 def routes() -> list[BaseRoute]:
@@ -212,6 +229,7 @@ def routes() -> list[BaseRoute]:
         Route("/", _http("root")),
         Route("/livez", _http("livez")),
         Route("/readyz", _http("readyz")),
+        Route("/drain", _http("drain"), methods=["GET", "POST"]),
         WebSocketRoute("/{path:path}", _not_found),
     ]
 

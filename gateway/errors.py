@@ -148,6 +148,17 @@ def worker_unreachable(server_id: str) -> Failure:
     )
 
 
+def not_understood(server_id: str) -> Failure:
+    return Failure(
+        Code.NOT_SENT,
+        f"持有 MCP 服务器 {server_id} 连接的网关进程是另一个版本，看不懂这个请求，未执行；升级完成后重试 / "
+        f"the worker that holds tool server {server_id} is of another version and did not understand the request; "
+        "nothing ran. Try again when all workers are of one version",
+        "versions differ",
+        False,
+    )
+
+
 def deadline_exceeded(server_id: str, seconds: float) -> Failure:
     return Failure(
         Code.NO_ANSWER,

@@ -11,12 +11,14 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from gateway import jsonrpc, results
 from gateway.backplane.base import Backplane, Record
 from gateway.backplane.envelope import Envelope, EnvelopeError, decode
 from gateway.calls import Deadlines, Job
+from gateway.guarded import for_each
 from gateway.hub import Hub
 from gateway.jsonrpc import Request
 from gateway.settings import Settings
@@ -31,6 +33,15 @@ DEADLINE_SLACK_SECONDS = 1.0
 RECORD_AFTER_SECONDS = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """The end of a call, for who asked: worth being said again until the deadline (loop time)."""
+
+    to: str
+    deadline: float
+    envelope: Envelope
+
+
 class Executor:
     """The jobs of other workers. Is their `Caller`: what becomes of them goes back by envelope."""
 
@@ -41,10 +52,12 @@ class Executor:
         self._backplane = backplane
         self._hub = hub
         self._tasks = tasks
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._seen: OrderedDict[str, bool] = OrderedDict()
+        """Ids that are not taken any more: whether they came here, or only the question whether they did."""
         self._jobs: dict[str, tuple[Job, ToolLink]] = {}
-        self._unheard: dict[str, tuple[Job, Envelope]] = {}
-        """What ended while the store was away, until nobody waits for it any more."""
+        self._unheard: dict[str, Unheard] = {}
+        """What ended and may have been heard by nobody, until it is said again or nobody waits for it any more."""
+        self._unheard_bytes = 0
         self._deadlines: Deadlines[Job] = Deadlines()
         self._is_fenced = is_fenced
 
@@ -76,7 +89,7 @@ class Executor:
         self._note_seen(envelope.id)
         refusal = self._run(envelope)
         if refusal is not None:
-            self._nack(envelope.id, envelope.sender, refusal)
+            self._nack(envelope.id, envelope.sender, refusal, self._tasks.now() + envelope.ms / 1000)
 
     def _run(self, envelope: Envelope) -> str | None:
         """Why the call can't be run, None if it runs."""
@@ -94,7 +107,7 @@ class Executor:
 
     def _run_on(self, link: ToolLink, envelope: Envelope, left_seconds: float) -> str | None:
         if link.load >= self._settings.calls_per_connection:
-            return "busy"
+            return "moved" if link.is_leaving else "busy"
         request = jsonrpc.parse(envelope.body)
         if not isinstance(request, Request) or type(request.params) is not dict:
             return "bad"
@@ -129,10 +142,10 @@ class Executor:
 
     def on_query(self, envelope: Envelope) -> None:
         """Was this call ever seen here? After a no it will not be run any more."""
-        known = envelope.id in self._seen or envelope.id in self._jobs
-        self._note_seen(envelope.id)
+        known = self._seen.setdefault(envelope.id, envelope.id in self._jobs)
+        self._limit_seen()
         if envelope.id in self._unheard:
-            self._tell(*self._unheard[envelope.id])
+            self._say(self._take_unheard(envelope.id))
         self._backplane.send(envelope.sender, Envelope("status", id=envelope.id, reason="seen" if known else "unseen"))
 
     def on_probe(self, envelope: Envelope) -> None:
@@ -144,18 +157,22 @@ class Executor:
                 envelope.sender, Envelope("status", id=envelope.id, reason="alive" if is_alive else "ghost")
             )
 
-        if link is None:
+        if link is None or link.cause:
             tell(is_alive=False)
         else:
             link.probe(tell)
 
     def _note_seen(self, call_id: str) -> None:
-        self._seen[call_id] = None
+        self._seen[call_id] = True
+        self._limit_seen()
+
+    def _limit_seen(self) -> None:
         if len(self._seen) > SEEN_MAX:
             self._seen.popitem(last=False)
 
-    def _nack(self, call_id: str, to: str, reason: str) -> None:
-        self._backplane.drop(call_id, to, Envelope("nack", id=call_id, reason=reason))
+    def _nack(self, call_id: str, to: str, reason: str, deadline: float) -> None:
+        end = Unheard(to, deadline, Envelope("nack", id=call_id, reason=reason))
+        self._backplane.drop(call_id, to, end.envelope, on_unheard=lambda: self._keep(end))
 
     # What becomes of the jobs
 
@@ -172,14 +189,26 @@ class Executor:
         self._tell(job, Envelope("nack", id=job.call_id, reason="lost"))
 
     def _tell(self, job: Job, envelope: Envelope) -> None:
-        """Send the end of the job to who asked; keep it where that may not arrive."""
-        self._backplane.answer(job.origin, envelope)
-        if not self._backplane.is_connected:
-            self._unheard[job.call_id] = (job, envelope)
+        """Send the end of the job to who asked; keep it where that may not have arrived."""
+        self._say(Unheard(job.origin, job.deadline, envelope))
+
+    def _say(self, end: Unheard) -> None:
+        self._backplane.answer(end.to, end.envelope, on_unheard=lambda: self._keep(end))
+
+    def _keep(self, end: Unheard) -> None:
+        size = len(end.envelope.body)
+        if end.envelope.id not in self._unheard and self._unheard_bytes + size <= self._settings.calls_bytes:
+            self._unheard[end.envelope.id] = end
+            self._unheard_bytes += size
+
+    def _take_unheard(self, call_id: str) -> Unheard:
+        end = self._unheard.pop(call_id)
+        self._unheard_bytes -= len(end.envelope.body)
+        return end
 
     def on_unsent(self, job: Job) -> None:
         self._forget(job)
-        self._nack(job.call_id, job.origin, "moved")
+        self._nack(job.call_id, job.origin, "moved", job.deadline)
 
     def on_progress(self, job: Job, params: dict[str, Any]) -> None:
         now = self._tasks.now()
@@ -201,13 +230,15 @@ class Executor:
     # Time, gaps, lost workers
 
     def tick(self, now: float) -> None:
-        if self._unheard:
-            self._unheard = {id: entry for id, entry in self._unheard.items() if entry[0].deadline > now}
-        for job in self._deadlines.due(now):
-            entry = self._jobs.get(job.call_id)
-            if entry is not None:
-                self._cancel(*entry, "deadline exceeded")
-                self._backplane.answer(job.origin, Envelope("nack", id=job.call_id, reason="lost"))
+        for call_id in [id for id, end in self._unheard.items() if end.deadline <= now]:
+            self._take_unheard(call_id)
+        for_each(self._deadlines.due(now), self._end_late, "ending another worker's call at its deadline")
+
+    def _end_late(self, job: Job) -> None:
+        entry = self._jobs.get(job.call_id)
+        if entry is not None:
+            self._cancel(*entry, "deadline exceeded")
+            self._backplane.answer(job.origin, Envelope("nack", id=job.call_id, reason="lost"))
 
     def caller_lost(self, worker: str) -> None:
         """Nobody waits for these any more: the tool servers may stop."""
@@ -216,8 +247,8 @@ class Executor:
 
     async def recover(self) -> None:
         """Say once more what was not heard, and take over what was published while this worker could not hear."""
-        for job, envelope in list(self._unheard.values()):
-            self._tell(job, envelope)
+        for call_id in list(self._unheard):
+            self._say(self._take_unheard(call_id))
         for record in await self._backplane.pending():
             try:
                 for envelope in decode(record.message):

@@ -15,6 +15,7 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gateway.pace import Pace
 from gateway.rates import Turnstile
 from gateway.settings import Settings
 from gateway.wire import quiet
@@ -26,6 +27,8 @@ TURNSTILE_SETTING = "GATEWAY_TOOL_HANDSHAKES_PER_SECOND"
 TURN_SECONDS_MAX = 8.0
 """How long a tool server waits for its turn; clients give a handshake ten seconds."""
 TURNS_AT_ONCE = 20
+NEWCOMERS_PER_TURN = 20
+"""So many first requests are read in a turn of the event loop, a millisecond's work; calls go on in between."""
 RETRY_SECONDS = 5
 PIPELINE_MAX = 16
 """Requests of one socket that wait for an answer; a whole packet of tiny ones would start thousands."""
@@ -49,6 +52,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     settings: Settings
     turnstile: Turnstile
+    pace: Pace
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -57,6 +61,8 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._is_in_head = True
         self._is_taken = False  # the app has the request whose bytes are coming
         self._is_deaf = False  # refused or answered for good: what still comes is thrown away
+        self._early: bytearray | None = None  # what came of the first request before its turn
+        self._is_met = False  # the first request has had its turn
         self._heads = 0
         self._raw_bytes = 0  # of the current head, as received
         self._parsed_bytes = 0  # of the current head, as the parser told
@@ -83,6 +89,24 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     # Bounds on what comes in
 
     def data_received(self, data: bytes) -> None:
+        if self._early is not None:
+            self._early += data
+        elif self._is_met or self.pace.take():
+            self._is_met = True
+            self._read(data)
+        else:
+            self._early = bytearray(data)
+            self.transport.pause_reading()
+            self.pace.later(self._meet)
+
+    def _meet(self) -> None:
+        """The turn of the first request has come."""
+        data, self._early, self._is_met = bytes(self._early or b""), None, True
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
         if self._is_deaf:
             return
         self._unset_keepalive_if_required()

@@ -19,6 +19,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Collection, Set
+from contextlib import suppress
 from typing import Any
 from zlib import crc32
 
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 CHANGED_OVERLAP_MS = 10_000
 RECONCILE_SECONDS = 60.0
+RECONNECT_SECONDS = 3.0
+"""Within so long every worker has found a store that is back: its longest pause between two tries, and a little."""
 BURIALS_AT_ONCE = 4
 BURIAL_PAUSE_SECONDS = 0.01
 
@@ -63,7 +66,9 @@ class Lease:
         self._judge_from = -math.inf
         self._changed_since_ms = 0
         self._beats = 0
+        self._has_failed = False
         self._is_stopped = False
+        self._sooner = asyncio.Event()
         self._reaping: set[str] = set()
         self._is_recovering = False
         self._recover_again = False
@@ -85,13 +90,24 @@ class Lease:
         await self._beat()
         on_open()
         while True:
-            await asyncio.sleep(self._settings.beat_seconds)
+            await self._pause()
             if self._is_stopped:
                 continue  # a beat after the farewell would announce this worker again
             try:
                 await self._beat()
             except BackplaneUnavailable as error:
+                self._has_failed = True
                 logger.warning("beat failed", extra={"cause": str(error), "lease_age": round(self.age_seconds, 1)})
+
+    def beat_soon(self) -> None:
+        """Beat at once: what this worker says of itself has changed."""
+        self._sooner.set()
+
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.beat_seconds):
+                await self._sooner.wait()
+        self._sooner.clear()
 
     def stop(self) -> None:
         """No beat from now on: the lease is about to be given up."""
@@ -101,12 +117,14 @@ class Lease:
         started = self._tasks.now()
         beat = await self._backplane.beat(self._describe(), self._settings.lease_seconds)
         is_first = math.isinf(self._renewed_at)
-        self._renewed_at = started
+        was_away = self._has_failed or self._tasks.now() - started > self._settings.beat_seconds
+        self._renewed_at, self._has_failed = started, False
         self._beats += 1
+        if not is_first and (was_away or beat.fresh):
+            # The store was away, or has forgotten everybody: the others need time to say that they live.
+            self._judge_from = started + max(self._settings.lease_seconds, RECONNECT_SECONDS)
         if beat.fresh and not is_first:
             logger.warning("the lease had gone; putting everything back")
-            # Perhaps the store has forgotten everybody: the others must have had the time to say that they live.
-            self._judge_from = started + self._settings.lease_seconds
             self._look_again = True
             self.recover()
         elif self._look_again or (self._recover_again and not self._is_recovering):

@@ -2,7 +2,7 @@
 
 The settings come as one line of JSON on standard input, so that keys are in no argument list and no environment, and
 every worker has the same ones whenever it was started. The pipe stays open after that: when it ends, the supervisor is
-gone, and nobody would ever stop this worker.
+gone, and nobody would ever stop this worker. It then leaves by itself (SIGHUP, see `gateway.server`).
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ def unpacked(line: bytes) -> Settings:
 
 
 def main() -> int:
-    """Serve until SIGTERM; return the exit code."""
+    """Serve until told to stop; return the exit code."""
     settings = unpacked(sys.stdin.buffer.readline())
     logs.set_up(settings.log_level, settings.log_format)
     from gateway import app  # here, so that it finds logging set up
@@ -52,7 +52,7 @@ def _stop_with_the_supervisor() -> None:
     # Past Python's buffer: its lock, held by a thread in the background, would abort the interpreter's own end.
     while os.read(sys.stdin.fileno(), 1):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGHUP)
 
 
 if __name__ == "__main__":

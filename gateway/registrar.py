@@ -21,7 +21,7 @@ from gateway.backplane.envelope import Envelope
 from gateway.directory import Row
 from gateway.errors import CloseCode
 from gateway.hub import Hub
-from gateway.registry import Admitted, Newcomer, ProbeFirst, Rules, Superseded, TooMany
+from gateway.registry import Admitted, Newcomer, ProbeFirst, Superseded, TooMany
 from gateway.settings import Settings
 from gateway.tasks import Tasks
 from gateway.toollink import ToolLink
@@ -54,12 +54,7 @@ class Registrar:
         """Connections of which the directory may know something."""
         self._displaced: dict[str, tuple[str, Row]] = {}
         """Connection → the server_id and live row that it may have taken over, in a commit that was not heard of."""
-        self.rules = Rules(
-            hold_ms=round(settings.name_hold_seconds * 1000),
-            handshake_ms=round(settings.handshake_seconds * 1000),
-            servers_max=settings.servers_per_agent,
-            tools_max=settings.tools_per_agent,
-        )
+        self.rules = agents.rules
 
     async def settled(self) -> None:
         """Wait until everything has been told to the directory, at the worker's end: nobody is displaced any more."""
@@ -75,8 +70,11 @@ class Registrar:
     def on_tools(self, link: ToolLink, read: ToolsRead) -> None:
         """The tool server's list is in: register it, or swap its tools."""
         is_settled = link.connection.id not in self._turns  # else other tools may be on their way
-        if is_settled and link.row is not None and link.row.toolset == digest(read.encoded):
+        toolset = digest(read.encoded)
+        if is_settled and link.row is not None and link.row.toolset == toolset:
             return
+        self._agents.keep_toolset(toolset, read.tools)
+        link.offer = self._newcomer(link, toolset, _names(read.tools))
         self._in_turn(link, lambda: self._register(link, read.tools, read.encoded))
 
     def on_gone(self, link: ToolLink, cause: str) -> None:
@@ -115,20 +113,21 @@ class Registrar:
     async def _take_turns(self, link: ToolLink, turns: list[Callable[[], Awaitable[None]]]) -> None:
         try:
             while turns:
-                await self._persist(turns[0])
+                await self._persist(link, turns[0])
                 turns.pop(0)
         finally:
             del self._turns[link.connection.id]
             if not self._turns:
                 self._is_settled.set()
 
-    async def _persist(self, procedure: Callable[[], Awaitable[None]]) -> None:
+    async def _persist(self, link: ToolLink, procedure: Callable[[], Awaitable[None]]) -> None:
         level = logging.WARNING
         while True:
             try:
                 return await procedure()
             except BackplaneUnavailable as error:
                 logger.log(level, "directory not reached, trying again", extra={"cause": str(error)})
+                self._agents.do_without_store(link.connection.agent)
                 level = logging.DEBUG  # said once: thousands may wait for the store together
                 await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.0))
 
@@ -165,8 +164,7 @@ class Registrar:
             toolset = digest(encoded)
             self._agents.keep_toolset(toolset, tools)
             await self._backplane.put_toolsets({toolset: encoded})
-            originals = tuple(tool["name"] for tool in tools)
-            decided = await self._decide(link, toolset, originals, ghosts, twins)
+            decided = await self._decide(link, toolset, _names(tools), ghosts, twins)
             match decided:
                 case Admitted():
                     self._on_admitted(link, decided, encoded)
@@ -197,15 +195,7 @@ class Registrar:
                     snapshot, server_id, connection.id, toolset, originals, self.rules
                 ),
             )
-        newcomer = Newcomer(
-            worker=self._backplane.worker_id,
-            conn=connection.id,
-            server_id=connection.server_id,
-            name=link.session.name,
-            version=link.session.version,
-            toolset=toolset,
-            originals=originals,
-        )
+        newcomer = self._newcomer(link, toolset, originals)
 
         def decide(snapshot: Snapshot) -> registry.Registration:
             self._told.add(connection.id)
@@ -218,10 +208,21 @@ class Registrar:
 
         return await self._settle(connection.agent, decide)
 
+    def _newcomer(self, link: ToolLink, toolset: str, originals: tuple[str, ...]) -> Newcomer:
+        return Newcomer(
+            worker=self._backplane.worker_id,
+            conn=link.connection.id,
+            server_id=link.connection.server_id,
+            name=link.session.name,
+            version=link.session.version,
+            toolset=toolset,
+            originals=originals,
+        )
+
     def _on_admitted(self, link: ToolLink, admitted: Admitted, encoded: bytes) -> None:
         is_new = link.row is None
         server_id, displaced = self._displaced.pop(link.connection.id, ("", None))
-        link.toolset = encoded
+        link.toolset, link.offer = encoded, None
         link.server_id, link.row, link.claims = admitted.server_id, admitted.row, dict(admitted.claims)
         if not self._is_here(link):
             return  # `on_gone` has its turn next
@@ -259,6 +260,7 @@ class Registrar:
         agent, conn, server_id, row = link.connection.agent, link.connection.id, link.server_id, link.row
         link.row = None
         if conn not in self._told:
+            self._agents.do_without_store(agent)
             return  # it came and went while the store was away
         if row is None:
             named, error = link.connection.server_id, link.cause or cause
@@ -340,3 +342,7 @@ class Registrar:
     def _log(self, link: ToolLink, level: int, message: str, **fields: object) -> None:
         extra = {"agent": link.connection.agent, "server_id": link.server_id, "conn": link.connection.id, **fields}
         logger.log(level, message, extra=extra)
+
+
+def _names(tools: list[Tool]) -> tuple[str, ...]:
+    return tuple(tool["name"] for tool in tools)

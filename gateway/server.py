@@ -1,6 +1,11 @@
 """uvicorn's server, with the gateway's protocols, its own end, and exit code 0 for an end that was asked for.
 
-*The end.* On SIGTERM or SIGINT the listener closes first, then `on_shutdown` runs while every connection still works,
+*Signals.* SIGTERM begins the drain, during which everything goes on being served; the server ends when that is over.
+A SIGTERM or SIGINT after it ends the server in order, at once; one more drops everything. SIGINT alone never drains:
+a person waits at the terminal. SIGHUP tells one of several workers that its supervisor is gone: it drains as well, and
+leaves the port to a new one.
+
+*The end.* The listener closes first, then `on_shutdown` runs while every connection still works,
 then what is left is closed and the app's lifespan shut down. All of it together takes at most `close_seconds` and two
 seconds more, whatever the peers, the hook or the app do; a second Ctrl-C ends it at once. uvicorn's own `shutdown`
 does the same with pauses of 100 ms, but closes every WebSocket first and waits for peers that read nothing.
@@ -12,14 +17,18 @@ import logging
 import socket
 from asyncio import Timeout
 from collections.abc import Awaitable, Callable, Iterator
+from enum import IntEnum
+from signal import SIGHUP, SIGINT, SIGTERM
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
-from gateway.intake import TURN_SECONDS_MAX, TURNS_AT_ONCE, GatewayHttpProtocol
+from gateway.intake import NEWCOMERS_PER_TURN, TURN_SECONDS_MAX, TURNS_AT_ONCE, GatewayHttpProtocol
 from gateway.listening import BACKLOG, ListenError, listen
+from gateway.pace import Pace
 from gateway.rates import Turnstile
 from gateway.settings import Settings
 from gateway.wire import GatewayWebSocketProtocol
@@ -34,12 +43,32 @@ log = logging.getLogger(__name__)
 OnShutdown = Callable[[], Awaitable[None]]
 
 
+class Drain(Protocol):
+    """How the app gets rid of its connections in peace (`gateway.drain`)."""
+
+    def begin(self, cause: str) -> None:
+        """Begin, unless that has happened."""
+
+    def follow(self, *, on_begin: Callable[[str], None], on_end: Callable[[], None]) -> None:
+        """Be told when it begins, with the cause, and when it has ended by itself."""
+
+
+class Rung(IntEnum):
+    """How far signals have driven the server down."""
+
+    SERVING = 0
+    DRAINING = 1
+    ENDING = 2
+    FORCED = 3
+
+
 def make_protocols(settings: Settings) -> tuple[type[GatewayHttpProtocol], type[GatewayWebSocketProtocol]]:
     """Return the classes for uvicorn's `http` and `ws`: it makes them itself, so the settings are in the class."""
     given = settings
 
     class Http(GatewayHttpProtocol):
         settings = given
+        pace = Pace(NEWCOMERS_PER_TURN)
         turnstile = Turnstile(
             given.tool_handshakes_per_second, at_once=TURNS_AT_ONCE, wait_seconds_max=TURN_SECONDS_MAX
         )
@@ -87,10 +116,14 @@ class GatewayServer(uvicorn.Server):
         settings: Settings,
         *,
         on_shutdown: OnShutdown,
+        drain: Drain | None = None,
         on_started: Callable[[], None] | None = None,
         takes_signals: bool = True,
     ) -> None:
         super().__init__(make_config(app, settings))
+        self._drain = drain
+        self._rung = Rung.SERVING
+        self._given: list[socket.socket] = []
         self._close_seconds = settings.close_seconds
         self._on_shutdown = on_shutdown
         self._on_started = on_started
@@ -99,13 +132,35 @@ class GatewayServer(uvicorn.Server):
         self._bound: Timeout | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
+        if drain is not None:
+            drain.follow(on_begin=self._on_drain, on_end=self.stop)
+
     def stop(self) -> None:
-        """Begin the end, as SIGTERM does."""
+        """Begin the end at once, without a drain."""
         self.should_exit = True
         self._stopping.set()
 
+    def _on_drain(self, cause: str) -> None:
+        """Leave a port that is shared with other workers to them, when only this one goes: they take who comes."""
+        if cause == SIGTERM.name or not self.started:
+            return
+        if self._is_port_shared():
+            self._stop_listening()
+
+    def _is_port_shared(self) -> bool:
+        return any(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for sock in self._given)
+
+    def _stop_listening(self) -> None:
+        for server in self.servers:
+            server.close()
+        for given in self._given:
+            given.close()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._given = list(sockets or ())
+        if self._drain is not None and self._takes_signals and self._is_port_shared():
+            self._loop.add_signal_handler(SIGHUP, self._drain.begin, SIGHUP.name)
         await super().startup(sockets)
         if self.started and self._on_started is not None:
             self._on_started()
@@ -124,8 +179,7 @@ class GatewayServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info("正在关闭 / shutting down")
-        for listener in (*self.servers, *(sockets or ())):
-            listener.close()
+        self._stop_listening()
         seconds = 0.0 if self.force_exit else self._close_seconds + LIFESPAN_SECONDS + 1
         try:
             async with asyncio.timeout(seconds) as self._bound:
@@ -177,10 +231,26 @@ class GatewayServer(uvicorn.Server):
             yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
-        self._captured_signals.clear()  # uvicorn would raise them again at the end: death by signal, not exit code 0
+        """Take one signal. uvicorn's own would raise it again at the end: death by signal, not exit code 0."""
+        self._rung = self._next_rung(sig)
+        if self._rung is Rung.DRAINING and self._drain is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._drain.begin, SIGTERM.name)
+            return
+        self.should_exit = True
+        self.force_exit = self._rung is Rung.FORCED
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._wake)
+
+    def _next_rung(self, sig: int) -> Rung:
+        match self._rung:
+            case Rung.SERVING if sig == SIGTERM and self._drain is not None and self.started and not self.should_exit:
+                return Rung.DRAINING
+            case Rung.SERVING | Rung.DRAINING:
+                return Rung.ENDING
+            case _ if sig == SIGINT or self._drain is not None:
+                return Rung.FORCED
+            case rung:
+                return rung
 
     def _wake(self) -> None:
         self._stopping.set()
@@ -193,15 +263,16 @@ def serve(
     settings: Settings,
     *,
     on_shutdown: OnShutdown,
+    drain: Drain | None = None,
     sockets: list[socket.socket] | None = None,
     on_started: Callable[[], None] | None = None,
 ) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code: 0 after such an end, 3 if the start failed.
+    """Serve until a signal or the end of a drain; return the exit code: 0 after such an end, 3 if the start failed.
 
     `sockets` are bound already, by a supervisor that shares the port between workers. `on_started` runs once
     connections are taken.
     """
-    server = GatewayServer(app, settings, on_shutdown=on_shutdown, on_started=on_started)
+    server = GatewayServer(app, settings, on_shutdown=on_shutdown, drain=drain, on_started=on_started)
     try:
         sockets = sockets or [listen(settings.host, settings.port)]
         server.run(sockets=sockets)

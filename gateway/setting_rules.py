@@ -7,6 +7,7 @@ from gateway.settings import Settings
 _Rule = tuple[Callable[[Settings], bool], str]
 
 HOW_TO_MAKE_A_KEY = "openssl rand -hex 16    (python -c 'import secrets; print(secrets.token_hex(16))')"
+ADMIN_KEY_CHARS_MIN = 16
 
 _RULES: tuple[_Rule, ...] = (
     (
@@ -54,6 +55,19 @@ _RULES: tuple[_Rule, ...] = (
         "否则还在列表里的工具名会被别人占用 / "
         "GATEWAY_NAME_HOLD_SECONDS={0.name_hold_seconds:g} must not be less than "
         "GATEWAY_GRACE_SECONDS={0.grace_seconds:g}, else others take the name of a tool that is still listed",
+    ),
+    (
+        lambda s: not s.drain_seconds or s.drain_grace_seconds < s.drain_seconds,
+        "GATEWAY_DRAIN_GRACE_SECONDS={0.drain_grace_seconds:g} 必须小于 GATEWAY_DRAIN_SECONDS={0.drain_seconds:g}，"
+        "否则没有时间让连接逐个离开 / "
+        "GATEWAY_DRAIN_GRACE_SECONDS={0.drain_grace_seconds:g} must be less than "
+        "GATEWAY_DRAIN_SECONDS={0.drain_seconds:g}, else no time is left for connections to leave one by one",
+    ),
+    (
+        lambda s: not s.admin_key or (len(s.admin_key) >= ADMIN_KEY_CHARS_MIN and s.admin_key.isascii()),
+        f"GATEWAY_ADMIN_KEY 至少 {ADMIN_KEY_CHARS_MIN} 个 ASCII 字符，否则会被猜到；生成方法 / "
+        f"GATEWAY_ADMIN_KEY must have {ADMIN_KEY_CHARS_MIN} or more ASCII characters, else it is guessed; "
+        "make one with: " + HOW_TO_MAKE_A_KEY,
     ),
 )
 

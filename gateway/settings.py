@@ -91,7 +91,7 @@ class Settings:
     redis_url: str = _text(
         "",
         "工作进程之间的 Redis；空 = 单进程内存背板 / Redis between workers; empty = one process, memory only\n"
-        "redis://, rediss:// (TLS), unix://",
+        "redis://, rediss:// (TLS), unix://, redis+sentinel://host,host/name, redis+cluster://host,host",
         example="redis://:password@redis:6379/0",
         is_secret=True,
     )
@@ -118,6 +118,13 @@ class Settings:
         example="data/.mcp-endpoint-server.cfg",
     )
     data_dir: str = _text("data", "保存自动生成的密钥的目录 / Directory that keeps the generated key")
+    admin_key: str = _text(
+        "",
+        "POST /drain 的密钥（Authorization: Bearer …），至少 16 个字符；空 = 没有这个接口\n"
+        "Key of POST /drain (Authorization: Bearer …), 16 characters or more; empty = there is no such path",
+        example="<openssl rand -hex 16>",
+        is_secret=True,
+    )
     origins: tuple[str, ...] = _list(
         ("*",),
         "哪些网页可以读取 HTTP 回答（CORS）；WebSocket 接受任何来源\n"
@@ -228,6 +235,20 @@ class Settings:
         0.3, "合并多个列表变化的时间 / List changes within this time are told once", low=0, high=5
     )
     close_seconds: float = _seconds(5, "等对方完成关闭握手多久 / How long a closing handshake may take", high=60)
+    drain_seconds: float = _seconds(
+        150,
+        "收到 SIGTERM 后最多用多久让连接逐个离开；对话空闲 120 秒即结束；0 = 立即结束\n"
+        "How long connections have to leave one by one after SIGTERM; conversations idle out at 120; 0 = end at once",
+        low=0,
+        high=3600,
+    )
+    drain_grace_seconds: float = _seconds(
+        5,
+        "排空开始后多久不关闭任何连接，让负载均衡先得知\n"
+        "Nothing is closed in the first seconds of a drain: load balancers must know first, or sockets come back",
+        low=0,
+        high=600,
+    )
 
     lease_seconds: float = _seconds(
         8, "工作进程多久没有心跳即视为死亡 / A worker without a beat for this long is dead", high=120
@@ -297,7 +318,9 @@ def _example(name: str, spec: Spec, default: Any) -> str:
 
 def _shown(spec: Spec, value: Any) -> str:
     if spec.is_secret:
-        return redact(value) if isinstance(value, str) else f"({len(value)}×{HIDDEN})"
+        if isinstance(value, str):
+            return redact(value) if "://" in value else HIDDEN
+        return f"({len(value)}×{HIDDEN})"
     return repr(value)
 
 

@@ -3,8 +3,12 @@
 Theory of operation
 -------------------
 The supervisor serves nothing itself. It holds the port (`gateway.listening`), starts the workers, starts one again
-that died, and passes SIGTERM and SIGINT on as SIGTERM. Workers are in process groups of their own: a Ctrl-C in a
-terminal reaches every process of the foreground group, and a worker that heard it twice would end without goodbye.
+that has ended, and passes signals on: the first one and a second, each with the time that it gives the workers, a third
+as SIGKILL. Workers are in process groups of their own: a Ctrl-C in a terminal reaches every process of the foreground
+group, and a worker that heard it twice would end without goodbye.
+
+A worker that ends with 0 was drained by somebody who wanted a fresh one: it is started again at once. One that died
+waits, longer each time.
 """
 
 import asyncio
@@ -51,7 +55,8 @@ class Supervisor:
         self._command = command
         self._processes: dict[int, Process] = {}
         self._stopping = asyncio.Event()
-        self._killing = asyncio.Event()
+        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._passed_on = signal.SIGTERM
         self._had_to_kill = False
 
     def __repr__(self) -> str:
@@ -62,7 +67,7 @@ class Supervisor:
         """Keep the workers running until a signal; 0 if all of them then ended by themselves, else 1."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_signal, number)
         async with asyncio.TaskGroup() as outer:
             ending = outer.create_task(self._end(), name="end")
             async with asyncio.TaskGroup() as slots:
@@ -71,9 +76,9 @@ class Supervisor:
             ending.cancel()
         return 1 if self._had_to_kill else 0
 
-    def _on_signal(self) -> None:
-        # The second one is from somebody who has no patience left.
-        (self._killing if self._stopping.is_set() else self._stopping).set()
+    def _on_signal(self, number: signal.Signals) -> None:
+        self._stopping.set()
+        self._signals.put_nowait(number)
 
     async def _keep(self, slot: int) -> None:
         clock = asyncio.get_running_loop().time
@@ -85,11 +90,14 @@ class Supervisor:
             del self._processes[slot]
             if self._stopping.is_set():
                 return
+            if code == 0:
+                _log.info("工作进程已排空，重新启动 / a drained worker is started again", extra=_fields(slot, process))
+                continue
             if clock() - started >= _HEALTHY_SECONDS:
                 backoff_seconds = _BACKOFF_SECONDS
             _log.error(
                 "工作进程退出，稍后重启 / a worker process ended and will be started again",
-                extra={"slot": slot, "pid": process.pid, "exit_code": code, "in_seconds": backoff_seconds},
+                extra={**_fields(slot, process), "exit_code": code, "in_seconds": backoff_seconds},
             )
             await _set_within(self._stopping, backoff_seconds)
             backoff_seconds = min(backoff_seconds * 2, _BACKOFF_SECONDS_MAX)
@@ -99,24 +107,38 @@ class Supervisor:
         self._processes[slot] = process
         if process.stdin is not None:
             process.stdin.write(packed(self._settings))  # and left open: its end tells the worker that we are gone
-        _log.info("工作进程已启动 / a worker process was started", extra={"slot": slot, "pid": process.pid})
+        _log.info("工作进程已启动 / a worker process was started", extra=_fields(slot, process))
         if self._stopping.is_set():
-            _signal(process, signal.SIGTERM)
+            _signal(process, self._passed_on)
         return process
 
     async def _end(self) -> None:
-        await self._stopping.wait()
-        _log.info("正在停止 / stopping", extra={"workers": len(self._processes)})
-        for process in self._processes.values():
-            _signal(process, signal.SIGTERM)
-        await _set_within(self._killing, self._settings.close_seconds + _SLACK_SECONDS)
+        """Pass on the first signal and a second; kill whoever is left after the time that they give, or at a third."""
+        first = await self._signals.get()
+        seconds = self._settings.close_seconds + _SLACK_SECONDS
+        drain_seconds = self._settings.drain_seconds if first is signal.SIGTERM else 0.0
+        second = await self._pass_on(first, drain_seconds + seconds)
+        if second is not None:
+            await self._pass_on(second, seconds)
         for slot, process in self._processes.items():
             self._had_to_kill = True
             _log.error(
                 "工作进程没有及时退出，强制结束 / a worker process did not end in time and is killed",
-                extra={"slot": slot, "pid": process.pid},
+                extra=_fields(slot, process),
             )
             _signal(process, signal.SIGKILL)
+
+    async def _pass_on(self, number: signal.Signals, seconds: float) -> signal.Signals | None:
+        """Send the signal to all; the next one that is heard within the time."""
+        self._passed_on = number
+        _log.info("正在停止 / stopping", extra={"signal": number.name, "workers": len(self._processes)})
+        for process in self._processes.values():
+            _signal(process, number)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._signals.get()
+        except TimeoutError:
+            return None
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:
@@ -131,3 +153,7 @@ def _signal(process: Process, number: signal.Signals) -> None:
     # It may have ended a moment ago, which is as good.
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
+
+
+def _fields(slot: int, process: Process) -> dict[str, object]:
+    return {"slot": slot, "pid": process.pid}

@@ -75,16 +75,24 @@ T = TypeVar("T")
 
 
 async def each(items: Iterable[T], act: Callable[[T], Awaitable[None]], at_once: int = 32) -> None:
-    """Do it for every item, so many at a time. The first failure ends the others and is raised, bare."""
-    waiting = iter(list(items))
+    """Do it for every item, so many at a time. After a failure nothing new is begun; the first one is raised, bare."""
+    listed = list(items)
+    waiting = iter(listed)
+    failures: list[Exception] = []
 
     async def work() -> None:
         for item in waiting:
-            await act(item)
+            if failures:
+                return
+            try:
+                await act(item)
+            except Exception as error:  # noqa: BLE001 - raised below
+                # Out of the group it would, before Python 3.13, take the place of a cancellation that comes in the same
+                # moment (python/cpython#116720), and who was told to end would go on.
+                failures.append(error)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(at_once):
-                group.create_task(work())
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(at_once, len(listed))):
+            group.create_task(work())
+    if failures:
+        raise failures[0]

@@ -7,11 +7,13 @@ the next one. The pure session says what to do about frames that are no answers;
 timer that the session asks for, and matches answers to jobs.
 
 While the connection is suspected to be a ghost (`probe`), new jobs are held: they go out when it proves alive, and
-back to their callers, unsent, when it does not.
+back to their callers, unsent, when it does not. So are new jobs of one that is to leave (`hold`), while its running
+ones end: they go back when it is closed, and their callers place them where the tool server has redialled to.
 """
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -20,7 +22,9 @@ from gateway.calls import Job, upstream_frame
 from gateway.connection import Connection
 from gateway.directory import Claim, Row
 from gateway.errors import CloseCode, Failure
+from gateway.guarded import for_each
 from gateway.jsonrpc import Garbage, Invalid, Message, Response
+from gateway.registry import Newcomer
 from gateway.toolsession import End, Progress, Remark, Send, Step, ToolSession, ToolsRead, own_id
 
 logger = logging.getLogger(__name__)
@@ -46,6 +50,8 @@ class ToolLink:
         self.claims: dict[str, Claim] = {}
         self.toolset = b"[]"
         """Its tools as JSON text, as they are registered."""
+        self.offer: Newcomer | None = None
+        """What it would be registered as once the directory can be reached; None before its tools are in, and after."""
         self.jobs: dict[int, Job] = {}
         self.cause = ""
         """Why the gateway closed it, empty if it did not."""
@@ -57,6 +63,8 @@ class ToolLink:
         self._probes: list[Callable[[bool], None]] = []
         self._probe_timer: asyncio.TimerHandle | None = None
         self._held: list[Job] = []
+        self.is_leaving = False
+        """Whether new jobs are held because it is to be closed as soon as the running ones have ended."""
 
     def __repr__(self) -> str:
         name = self.server_id or "?"
@@ -137,8 +145,8 @@ class ToolLink:
     # Jobs
 
     def run(self, job: Job) -> Failure | None:
-        """Send the job to the tool server, or hold it while that is being probed. A failure means: not sent."""
-        if self._probes:
+        """Send the job to the tool server, or hold it while that is probed or to leave. A failure means: not sent."""
+        if self._probes or self.is_leaving:
             self._held.append(job)
             return None
         return self._send_job(job)
@@ -166,6 +174,20 @@ class ToolLink:
             self.connection.wire.send(jsonrpc.notification("notifications/cancelled", params))
         job.is_done = True
 
+    def hold(self) -> None:
+        """Send no new job from now on; each goes back to its caller, unsent, when the connection is closed."""
+        self.is_leaving = True
+
+    def give_back(self, until: float = math.inf) -> None:
+        """Give back the held jobs whose deadline comes before `until`: their callers still have time to say so."""
+        held, self._held = self._held, []
+        self._held = [job for job in held if job.deadline >= until]
+        for_each([job for job in held if job.deadline < until], self._unsend, "giving back a held job")
+
+    def _unsend(self, job: Job) -> None:
+        job.is_done = True
+        job.caller.on_unsent(job)
+
     # Ghosts
 
     def probe(self, on_verdict: Callable[[bool], None]) -> None:
@@ -183,20 +205,17 @@ class ToolLink:
             self._probe_timer.cancel()
             self._probe_timer = None
         probes, self._probes = self._probes, []
-        held, self._held = self._held, []
         for on_verdict in probes:
             on_verdict(is_alive)
-        for job in held:
-            self._settle_held(job, is_alive)
         if not is_alive:
             self.close(CloseCode.REPLACED, "无响应，已被新连接取代 / silent; replaced by a newer connection", "ghost")
+        elif not self.is_leaving:
+            held, self._held = self._held, []
+            for_each(held, self._send_held, "sending a held job")
 
-    def _settle_held(self, job: Job, is_alive: bool) -> None:
-        failure = self._send_job(job) if is_alive else None
-        if not is_alive:
-            job.is_done = True
-            job.caller.on_unsent(job)
-        elif failure is not None:
+    def _send_held(self, job: Job) -> None:
+        failure = self._send_job(job)
+        if failure is not None:
             job.is_done = True
             message = {"jsonrpc": "2.0", "id": 0, "error": failure.as_error(job.agent)}
             job.caller.on_answer(job, message, jsonrpc.dumps(message))
@@ -236,10 +255,11 @@ class ToolLink:
     # The end
 
     def close(self, code: CloseCode, reason: str, cause: str) -> None:
-        """End the connection from our side; `gone` follows when the socket is closed."""
+        """End the connection from our side; `gone` follows when the socket is closed. No job is taken from now on."""
         if not self.cause:
             self.cause = cause
         self.connection.wire.close(int(code), reason)
+        self.give_back()
 
     def gone(self) -> None:
         """The socket is closed: every job here ends now."""
@@ -251,15 +271,14 @@ class ToolLink:
             probes, self._probes = self._probes, []
             for on_verdict in probes:
                 on_verdict(False)
-        held, self._held = self._held, []
+        self.give_back()
         jobs = list(self.jobs.values())
         self.jobs.clear()
-        for job in held:
-            job.is_done = True
-            job.caller.on_unsent(job)
-        for job in jobs:
-            job.is_done = True
-            job.caller.on_lost(job)
+        for_each(jobs, self._lose, "ending a job of a lost tool server")
+
+    def _lose(self, job: Job) -> None:
+        job.is_done = True
+        job.caller.on_lost(job)
 
     def _log(self, level: int, message: str, **fields: object) -> None:
         extra = {"agent": self.connection.agent, "server_id": self.server_id, "conn": self.connection.id, **fields}

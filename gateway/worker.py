@@ -21,6 +21,7 @@ from gateway.backplane.base import Backplane, BackplaneUnavailable, WorkerRow
 from gateway.backplane.envelope import Envelope
 from gateway.connection import Connection
 from gateway.desk import Desk
+from gateway.drain import CAUSE, Drain
 from gateway.errors import RESTART_REASON, CloseCode
 from gateway.executor import Executor
 from gateway.hub import Hub
@@ -79,16 +80,23 @@ class Worker:
             (self.agents, self._registrar, self.desk, self._executor, self._reception),
             self.describe,
         )
+        self.drain = Drain(settings, backplane, self.hub, self.desk, self._tasks)
+        self.drain.follow(on_begin=lambda _: self._lease.beat_soon())
 
     def __repr__(self) -> str:
-        state = "stopping" if self.is_stopping else "ready" if self.is_ready else self.trouble
+        state = self.state if self.state != "up" else "ready" if self.is_ready else self.trouble
         counts = f"{len(self.hub.tool_servers)} tool servers, {len(self.hub.robots)} robots"
         return f"<Worker {self.backplane.worker_id} [{counts} | {self.desk.open_calls} calls open | {state}]>"
 
     @property
+    def state(self) -> str:
+        """`up`, `draining` or `stopping`, as the cluster is told."""
+        return "stopping" if self.is_stopping else "draining" if self.drain.is_begun else "up"
+
+    @property
     def is_ready(self) -> bool:
         """Whether this worker may take connections. Redis away later on does not end it, unless a setting says so."""
-        if not self._opened.is_set() or self.is_stopping:
+        if not self._opened.is_set() or self.state != "up":
             return False
         limit_seconds = self.settings.unready_after_seconds
         return not limit_seconds or not self.backplane.is_shared or self._lease.age_seconds < limit_seconds
@@ -100,7 +108,7 @@ class Worker:
             pid=os.getpid(),
             version=__version__,
             started_ms=self._started_ms or self.backplane.now_ms,
-            state="stopping" if self.is_stopping else "up",
+            state=self.state,
             robots=len(self.hub.robots),
             tool_servers=len(self.hub.tool_servers),
             calls=self.desk.open_calls,
@@ -174,7 +182,8 @@ class Worker:
     # What the backplane says
 
     def on_envelope(self, envelope: Envelope) -> None:
-        match envelope.type if envelope.is_supported else "unsupported":
+        # A `nack` is understood in every version: else nobody would learn that he was not.
+        match envelope.type if envelope.is_supported or envelope.type == "nack" else "unsupported":
             case "unsupported":
                 self._on_unsupported(envelope)
             case "req" | "cancel" | "query" | "probe":
@@ -183,6 +192,8 @@ class Worker:
                 self._registrar.on_probed(envelope.id, is_alive=envelope.reason == "alive")
             case "kick":
                 self._on_kick(envelope)
+            case "drain":
+                self._on_drain(envelope)
             case "bye":
                 self._lease.worker_lost(envelope.sender)
             case _:
@@ -190,7 +201,7 @@ class Worker:
 
     def _on_unsupported(self, envelope: Envelope) -> None:
         """Never dropped: a newer or older worker must learn that it was not understood (design §7)."""
-        if envelope.type != "nack":
+        if envelope.sender:  # people have none
             self.backplane.send(envelope.sender, Envelope("nack", id=envelope.id, reason="unsupported"))
 
     def on_catalog(self, agent: str, revision: int) -> None:
@@ -204,6 +215,11 @@ class Worker:
         link = self.hub.tool_servers.get(envelope.conn)
         if link is not None:
             link.close(CloseCode.REPLACED, envelope.reason, "replaced")
+
+    def _on_drain(self, envelope: Envelope) -> None:
+        """Somebody wants a worker to leave; all of them hear it."""
+        if envelope.worker == self.backplane.worker_id:
+            self.drain.begin("ctl")
 
     def _on_new_catalog(self, agent: Agent) -> None:
         self.desk.on_catalog(agent, self._tasks.now())
@@ -240,9 +256,13 @@ class Worker:
         if self.is_stopping:
             return
         self.is_stopping = True
+        self.drain.stop()
+        links = list(self.hub.tool_servers.values())
+        for link in links:
+            link.give_back()  # what is held has certainly not run
         self.desk.close()
-        for link in list(self.hub.tool_servers.values()):
-            link.close(CloseCode.RESTART, RESTART_REASON, "网关重启 / gateway restarted")
+        for link in links:
+            link.close(CloseCode.RESTART, RESTART_REASON, CAUSE)
         for robot in list(self.hub.robots.values()):
             robot.connection.wire.close(int(CloseCode.RESTART), RESTART_REASON)
         with suppress(TimeoutError, BackplaneUnavailable):  # what stays behind is cleaned up by the lease

@@ -12,7 +12,8 @@ from gateway.member import unpacked
 
 def main() -> None:
     settings = unpacked(sys.stdin.buffer.readline())
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if "--deaf" in sys.argv else lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN if "--deaf" in sys.argv else lambda *_: sys.exit(0))
     threading.Thread(target=lambda: (os.read(0, 1), os._exit(7)), daemon=True).start()
     sys.stdout.write(f"started {os.getpid()} {settings.port} {settings.key[0][:4]}\n")
     sys.stdout.flush()

@@ -4,6 +4,7 @@ The workers here are stand-ins that only report; `Started.ended()` returns when 
 """
 
 import os
+import re
 import signal
 
 import pytest
@@ -66,12 +67,26 @@ async def test_a_signal_while_a_worker_waits_to_be_started_again_ends_it_at_once
     assert await started.stop() == 0
 
 
-async def test_a_second_signal_kills_workers_that_do_not_end(cli: CommandLine) -> None:
+async def test_a_second_signal_is_passed_on_and_a_third_kills_workers_that_do_not_end(cli: CommandLine) -> None:
     started, _ = await supervised(cli, 2, "--deaf")
-    started.process.send_signal(signal.SIGTERM)
-    await started.until("stopping")
+    for times, number in enumerate((signal.SIGTERM, signal.SIGINT), 1):
+        started.process.send_signal(number)
+        await started.until("stopping", times)
+    assert re.findall("signal=(SIG[A-Z]+)", started.text) == ["SIGTERM", "SIGINT"]
     assert await started.stop() == 1
     assert started.text.count("is killed") == 2
+
+
+async def test_a_worker_that_was_drained_is_started_again_at_once_and_without_an_error(cli: CommandLine) -> None:
+    started, pids = await supervised(cli, 2)
+    for times in (3, 4):
+        os.kill(pids[-1], signal.SIGTERM)
+        pids = [int(pid) for pid in await started.until(STARTED, times)]
+    assert len(set(pids)) == 4
+    assert started.text.count("a drained worker is started again") == 2
+    assert "in_seconds" not in started.text
+    assert "ERROR" not in started.text
+    assert await started.stop() == 0
 
 
 async def test_workers_end_when_the_supervisor_is_killed(cli: CommandLine) -> None:

@@ -84,6 +84,34 @@ async def test_an_emptied_redis_is_filled_again_and_calls_end_in_their_results(
     assert server.is_open
 
 
+async def test_an_emptied_redis_takes_no_tool_off_any_list(cluster: StartCluster, store: Any) -> None:
+    """Until its rows are back, what was last known is believed; calls wait for the workers to say that they live."""
+    a, b = await cluster(2)
+    await a.tool_server("near", [echo("near")])
+    await b.tool_server("far", [echo("far")])
+    robots = [await a.robot(), await b.robot()]
+    for robot in robots:
+        await robot.sees("near", "far")
+
+    store.flushall()
+
+    for name in ("far", "near") * 5:
+        for robot in robots:
+            assert text_of(await robot.call(name, {"text": "x"}, seconds=10)) == "x"
+            assert sorted(await robot.names()) == ["far", "near"]
+
+
+async def test_a_deleted_row_takes_no_tool_off_any_list(cluster: StartCluster, store: Any) -> None:
+    a, b = await cluster(2)
+    await b.tool_server("far", [echo("far")])
+    robot = await a.robot()
+    await robot.sees("far")
+    store.delete("mcpgw:servers:{home}", "mcpgw:names:{home}", "mcpgw:rev:{home}")
+    await b.tool_server("other", [echo("more")])
+    await robot.sees("far", "more")
+    assert text_of(await robot.call("far", {"text": "x"}, seconds=10)) == "x"
+
+
 async def test_a_deleted_row_is_put_back_with_its_epoch(
     cluster: StartCluster, store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,8 +60,8 @@ async def test_local_calls_need_no_redis_and_remote_ones_say_that_it_is_away(
     assert len({call.arguments["text"] for call in here.calls}) == 3
 
 
-async def _runs(robot: Robot) -> bool:
-    return "result" in await robot.call("far", {"text": "again"}, seconds=20)
+async def _runs(robot: Robot, name: str = "far") -> bool:
+    return "result" in await robot.call(name, {"text": "again"}, seconds=20)
 
 
 async def test_a_frozen_redis_thaws_without_running_anything_late(
@@ -120,6 +120,49 @@ async def test_an_answer_given_while_redis_is_away_arrives_when_it_is_back(
     assert text_of(await robot.answer(request_id, seconds=20)) == "not lost"
 
 
+async def test_an_answer_given_to_a_dying_redis_arrives_when_it_is_back(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer
+) -> None:
+    """It was written to a connection that still seemed to work, and stayed away for longer than commands wait."""
+    a, b = pair
+    there = await b.tool_server("there", [held("far")])
+    robot = await a.robot()
+    await robot.sees("far")
+    request_id = await robot.start_call("far")
+    call = await there.until_called()
+    own_server.freeze()
+    assert is_connected(b)
+    await call.answer("not lost")
+    await wait_until(lambda: worker_of(b).backplane._link.refusal is not None, "commands wait no longer", seconds=10)
+    own_server.stop()
+    own_server.start()
+    assert text_of(await robot.answer(request_id, seconds=20)) == "not lost"
+    assert len(there.calls) == 1
+
+
+async def test_who_finds_redis_back_first_does_not_judge_those_who_still_look_for_it(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer
+) -> None:
+    a, b = pair
+    there = await b.tool_server("there", [held("far")])
+    robot = await a.robot()
+    await robot.sees("far")
+    request_id = await robot.start_call("far")
+    call = await there.until_called()
+    own_server.stop()
+    lease_of_a, lease_of_b = worker_of(a)._lease, worker_of(b)._lease
+    await wait_until(lambda: lease_of_a._has_failed, "a beat has failed", seconds=10)
+    lease_of_b.stop()  # it still waits for its next try
+    own_server.start()
+    await wait_until(lambda: lease_of_a.age_seconds < 0.2, "the first is back", seconds=20)
+    beats = lease_of_a._beats
+    await wait_until(lambda: lease_of_a._beats > beats + 3, "it has looked around more than once", seconds=20)
+    lease_of_b._is_stopped = False
+    await wait_until(lambda: lease_of_b.age_seconds < 0.2, "the second is back", seconds=20)
+    await call.answer("not lost")
+    assert text_of(await robot.answer(request_id, seconds=20)) == "not lost"
+
+
 async def test_robots_that_come_and_go_while_redis_is_away_leave_nothing_to_do(
     pair: tuple[Gateway, Gateway], own_server: RedisServer
 ) -> None:
@@ -141,6 +184,67 @@ async def test_tool_servers_that_come_and_go_while_redis_is_away_leave_nothing_t
     for _ in range(5):
         await (await a.tool_server(tools=[echo()], is_awaited=False)).close()
     await wait_until(lambda: not worker_of(a)._registrar._turns, "nothing is left to be told", seconds=10)
+
+
+async def test_robots_that_come_while_redis_is_away_are_served_by_tool_servers_of_the_same_worker(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer
+) -> None:
+    """Its worker has never read the agent's facts: nobody there wanted them."""
+    a, _ = pair
+    server = await a.tool_server("here", [echo("near")])
+    own_server.stop()
+    await wait_until(lambda: not is_connected(a), "the outage is noticed")
+    robot = await a.robot()
+    assert await robot.names() == ["near"]
+    assert text_of(await robot.call("near", {"text": "x"})) == "x"
+    own_server.start()
+    await wait_until(lambda: is_connected(a), "Redis is back", seconds=20)
+    assert text_of(await robot.call("near", {"text": "y"})) == "y"
+    assert server.is_open
+
+
+async def test_a_tool_server_that_dials_in_while_redis_is_away_serves_its_worker_and_then_all(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer
+) -> None:
+    a, b = pair
+    await a.tool_server("old", [echo("same")])
+    near, far = await a.robot(), await b.robot()
+    await near.sees("same")
+    await far.sees("same")
+
+    own_server.stop()
+
+    await wait_until(lambda: not is_connected(a), "the outage is noticed")
+    server = await a.tool_server("new", [echo("same"), echo("more")], is_awaited=False)
+    await near.sees("same", "more", "new__same")
+    assert text_of(await near.call("more", {"text": "x"})) == "x"
+    assert text_of(await near.call("new__same", {"text": "y"})) == "y"
+
+    own_server.start()
+
+    await far.sees("same", "more", "new__same", seconds=20)
+    await wait_until(lambda: _runs(far, "more"), "it can be called from the other worker", seconds=20)
+    assert await near.names() == await far.names()
+    assert server.is_open
+
+
+async def test_a_tool_server_that_leaves_while_redis_is_away_is_offline_for_its_worker(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer
+) -> None:
+    """A call of it waits for it to redial, and ends unsent."""
+    a, _ = pair
+    own_server.stop()
+    await wait_until(lambda: not is_connected(a), "the outage is noticed")
+    server = await a.tool_server("brief", [echo("near")], is_awaited=False)
+    robot = await a.robot()
+    await robot.sees("near")
+    await server.vanish()
+    error = (await robot.call("near", seconds=10))["error"]
+    assert error["code"] == -32001
+    assert error["data"]["executed"] is False
+    again = await a.tool_server("brief", [echo("near")], is_awaited=False)
+    await again.until_listed()
+    await wait_until(lambda: _runs(robot, "near"), "it is back")
 
 
 def worker_of(gateway: Gateway) -> Any:

@@ -1,14 +1,15 @@
 """Rows that are written while their worker looks elsewhere: every row that says `up` has a connection behind it."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from gateway.backplane.base import BackplaneUnavailable, Change
+from gateway.backplane.base import BackplaneUnavailable, Change, Dispatch, Verdict
 from gateway.backplane.envelope import Envelope
 from gateway.backplane.redis.directory import Directory
+from gateway.backplane.redis.ledger import Ledger
 from gateway.executor import Executor
 from tests.conftest import StartCluster
 from tests.peers.tools import echo, text_of
@@ -149,6 +150,44 @@ async def test_a_list_that_is_read_again_unchanged_changes_nothing_in_the_direct
     assert store.get("mcpgw:rev:{home}") == before
 
 
+async def test_a_call_that_may_have_got_lost_on_its_way_is_asked_for_until_it_is_found_out(
+    cluster: StartCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its dispatch went into a dying connection, the first question to its owner and the next answer into the void."""
+    a, b = await cluster(2)
+    server = await b.tool_server("calc", [echo()])
+    robot = await a.robot()
+    await robot.sees("echo")
+    dispatch, on_query, send = Ledger.dispatch, Executor.on_query, Ledger.send
+    lost: list[str] = []
+
+    def lose_the_first(ledger: Ledger, call: Dispatch, on_verdict: Callable[[Verdict], None]) -> None:
+        if lost:
+            dispatch(ledger, call, on_verdict)
+        else:
+            lost.append("dispatch")
+            asyncio.get_running_loop().call_soon(on_verdict, Verdict.UNKNOWN)
+
+    def lose_the_first_question(executor: Executor, envelope: Envelope) -> None:
+        if len(lost) > 1:
+            on_query(executor, envelope)
+        else:
+            lost.append("query")
+
+    def lose_the_first_status(ledger: Ledger, worker: str, envelope: Envelope, *more: Any) -> None:
+        if envelope.type == "status" and "status" not in lost:
+            lost.append("status")
+        else:
+            send(ledger, worker, envelope, *more)
+
+    monkeypatch.setattr(Ledger, "dispatch", lose_the_first)
+    monkeypatch.setattr(Ledger, "send", lose_the_first_status)
+    monkeypatch.setattr(Executor, "on_query", lose_the_first_question)
+    assert text_of(await robot.call("echo", {"text": "x"}, seconds=8)) == "x"
+    assert lost == ["dispatch", "query", "status"]
+    assert len(server.calls) == 1
+
+
 async def test_rows_of_a_worker_of_which_nothing_else_is_left_go_offline(cluster: StartCluster, store: Any) -> None:
     """All workers were dead for an hour: neither the list of workers nor that of its belongings names it any more."""
     (a,) = await cluster(1)
@@ -193,6 +232,27 @@ async def test_tools_that_change_back_while_the_change_is_on_its_way_are_those_o
     await server.until_listed(3)
     await wait_until(lambda: len(swapped) == 2, "both changes are told")
     await robot.sees("echo", without=["other"])
+
+
+async def test_a_call_that_ended_because_its_owner_was_lost_is_not_begun_when_that_wakes(
+    cluster: StartCluster, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await cluster(2)
+    server = await b.tool_server("calc", [echo()])
+    robot = await a.robot()
+    await robot.sees("echo")
+    monkeypatch.setattr(Executor, "on_request", lambda executor, envelope: None)  # it stands still
+    request_id = await robot.start_call("echo", {"text": "x"})
+    calls = f"mcpgw:call:{{{worker_id(b)}}}:*"
+    await wait_until(lambda: len(list(store.scan_iter(calls))) == 1, "the call is on record")
+    await worker_of(a).desk.owner_lost(worker_id(b))
+    answer = await robot.answer(request_id)
+    assert answer["error"]["data"]["executed"] == "unknown"
+    await wait_until(lambda: not list(store.scan_iter(calls)), "its record is gone")
+    monkeypatch.undo()
+    await worker_of(b)._executor.recover()
+    assert text_of(await robot.call("echo", {"text": "y"}, seconds=8)) == "y"
+    assert [call.arguments["text"] for call in server.calls] == ["y"]
 
 
 @pytest.mark.settings(ghost_seconds=5)

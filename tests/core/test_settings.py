@@ -129,6 +129,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ({"GATEWAY_CALL_SECONDS": "301"}, ("GATEWAY_CALL_SECONDS", "GATEWAY_CALL_MAX_SECONDS")),
         ({"GATEWAY_OUTBOX_BYTES": "64KiB"}, ("GATEWAY_OUTBOX_BYTES", "GATEWAY_RESULT_BYTES")),
         ({"GATEWAY_NAME_HOLD_SECONDS": "1"}, ("GATEWAY_NAME_HOLD_SECONDS", "GATEWAY_GRACE_SECONDS")),
+        ({"GATEWAY_DRAIN_SECONDS": "5"}, ("GATEWAY_DRAIN_GRACE_SECONDS", "GATEWAY_DRAIN_SECONDS")),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_by_both_names(

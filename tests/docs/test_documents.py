@@ -11,7 +11,14 @@ from tests.docs import settings_table
 from tests.docs.markdown import Document, code_in, read
 from tests.project.repository import ROOT
 
-DOCUMENTS = ["README.md", "README.zh-CN.md", "docs/protocol.md", "docs/redis.md", "docs/configuration.md"]
+DOCUMENTS = [
+    "README.md",
+    "README.zh-CN.md",
+    "docs/protocol.md",
+    "docs/redis.md",
+    "docs/reliability.md",
+    "docs/configuration.md",
+]
 SETTING = re.compile(r"GATEWAY_[A-Z_]*[A-Z]")
 
 

@@ -112,7 +112,8 @@ class TestCompose:
         assert f"http://127.0.0.1:{PORT}/readyz" in compose()["services"]["gateway"]["healthcheck"]["test"][-1]
 
     def test_the_gateway_has_time_to_stop(self) -> None:
-        assert compose()["services"]["gateway"]["stop_grace_period"] == "30s"
+        seconds = int(compose()["services"]["gateway"]["stop_grace_period"].removesuffix("s"))
+        assert seconds > Settings().drain_seconds + Settings().close_seconds + 10
 
     def test_services_start_after_what_they_need_is_healthy(self) -> None:
         services = compose()["services"]
@@ -244,7 +245,20 @@ class TestKubernetes:
     def test_a_pod_has_time_to_leave(self) -> None:
         pod = manifest("deployment.yaml", "Deployment")["spec"]["template"]["spec"]
         pause_seconds = container()["lifecycle"]["preStop"]["sleep"]["seconds"]
-        assert pod["terminationGracePeriodSeconds"] > pause_seconds + Settings().close_seconds + 10
+        end_seconds = Settings().drain_seconds + Settings().close_seconds + 10
+        assert pod["terminationGracePeriodSeconds"] > pause_seconds + end_seconds
+
+    def test_a_rollout_has_time_for_the_drain_of_every_pod(self) -> None:
+        deployment = manifest("deployment.yaml", "Deployment")["spec"]
+        pod_seconds = deployment["template"]["spec"]["terminationGracePeriodSeconds"] + deployment["minReadySeconds"]
+        assert deployment["progressDeadlineSeconds"] > deployment["replicas"] * pod_seconds
+
+    def test_load_balancers_hear_of_a_leaving_pod_before_it_closes_anything(self) -> None:
+        """In the time until the probe has failed, sockets that it closed could come back to it or its next victim."""
+        probe = container()["readinessProbe"]
+        noticed_seconds = probe["periodSeconds"] * probe["failureThreshold"]
+        pause_seconds = container()["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert pause_seconds + Settings().drain_grace_seconds >= noticed_seconds
 
     def test_a_rollout_never_has_fewer_workers(self) -> None:
         strategy = manifest("deployment.yaml", "Deployment")["spec"]["strategy"]

@@ -14,19 +14,26 @@ class GatewayProcess:
     """`mcp-gateway serve` on a free port; with several workers, all of them behind it."""
 
     def __init__(self, started: Started, settings: Settings, port: int) -> None:
-        self._started = started
+        self.started = started
         self.settings = settings
         self.port = port
 
     async def stop(self) -> None:
         """End as an orchestrator does; fails if that does not go in order."""
-        code = await self._started.stop(signal.SIGTERM)
-        assert code == 0, f"exit code {code}: {self._started.text}"
+        code = await self.started.stop(signal.SIGTERM)
+        assert code == 0, f"exit code {code}: {self.started.text}"
+
+    def signal(self, number: signal.Signals) -> None:
+        self.started.process.send_signal(number)
+
+    async def ended(self) -> int:
+        """The exit code, once it has ended."""
+        return await self.started.ended()
 
     async def kill(self) -> None:
         """End without a word."""
-        self._started.process.kill()
-        await self._started.ended()
+        self.started.process.kill()
+        await self.started.ended()
 
 
 async def serve(cli: CommandLine, redis_url: str, *, workers: int = 1, **changes: Any) -> GatewayProcess:

@@ -9,8 +9,10 @@ from typing import Any
 from gateway.app import build, make_backplane
 from gateway.backplane.base import Backplane
 from gateway.backplane.memory import MemoryBackplane, MemoryStore
+from gateway.drain import Drain
 from gateway.server import GatewayServer
 from gateway.settings import Settings
+from gateway.toollink import ToolLink
 from gateway.worker import new_worker_id
 from tests.support.waiting import wait_until
 
@@ -27,6 +29,8 @@ BASE = Settings(
     call_seconds=10.0,
     grace_seconds=10.0,
     park_seconds=5.0,
+    drain_seconds=0,
+    drain_grace_seconds=0.2,
 )
 
 
@@ -45,7 +49,11 @@ class Worker:
         gateway = build(self.settings, backplane)
         self.id = backplane.worker_id
         self._server = GatewayServer(
-            gateway.app, self.settings, on_shutdown=gateway.worker.shut_down, takes_signals=False
+            gateway.app,
+            self.settings,
+            on_shutdown=gateway.worker.shut_down,
+            drain=gateway.worker.drain,
+            takes_signals=False,
         )
         self._gateway = gateway
         self._task: asyncio.Task[None] | None = None
@@ -64,11 +72,32 @@ class Worker:
         assert not self._task_is_done(), "the worker ended while starting"
 
     async def stop(self) -> None:
-        """End as on SIGTERM. Idempotent."""
+        """End as on Ctrl-C: in order, and at once. Idempotent."""
         self._server.stop()
+        await self.ended()
+
+    def drain(self) -> None:
+        """Begin the drain, as SIGTERM does; `ended` returns when the worker is gone."""
+        self.drain_room.begin("SIGTERM")
+
+    @property
+    def drain_room(self) -> Drain:
+        return self._gateway.worker.drain
+
+    @property
+    def tool_links(self) -> list[ToolLink]:
+        """The tool servers that are connected to it, as it holds them."""
+        return list(self._gateway.worker.hub.tool_servers.values())
+
+    async def ended(self) -> None:
+        """Wait until it has ended."""
         if self._task is not None:
             await self._task
         self._socket.close()
+
+    @property
+    def is_running(self) -> bool:
+        return self._task is not None and not self._task.done()
 
     def _task_is_done(self) -> bool:
         return self._task is not None and self._task.done()

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import socket
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 
-from gateway.intake import BODY_BYTES_MAX, PIPELINE_MAX
+from gateway.intake import BODY_BYTES_MAX, NEWCOMERS_PER_TURN, PIPELINE_MAX, GatewayHttpProtocol
 from tests.support.waiting import wait_until
-from tests.wire.little_app import BIG_BYTES, handshake, running
+from tests.wire.little_app import BIG_BYTES, Site, handshake, running
 
 GET = b"GET /health HTTP/1.1\r\nHost: gateway\r\n"
 KIB = 1024
@@ -37,6 +39,55 @@ async def test_a_request_in_pieces_is_understood() -> None:
                 await writer.drain()
             assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200 OK\r\n")
         writer.close()
+
+
+async def test_requests_of_a_crowd_are_read_a_few_in_a_turn_of_the_loop_and_in_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All have connected before; then all speak between two turns, as after a network's hiccup."""
+    size = 4 * NEWCOMERS_PER_TURN
+    read, turns = GatewayHttpProtocol._read, [0]
+
+    def counted(protocol: GatewayHttpProtocol, data: bytes) -> None:
+        turns[-1] += 1
+        read(protocol, data)
+
+    monkeypatch.setattr(GatewayHttpProtocol, "_read", counted)
+    async with running() as site, crowd_of(size, site) as peers:
+        speak(peers)
+        while sum(turns) < size:
+            turns.append(0)
+            await asyncio.sleep(0)
+        for peer in peers:
+            assert statuses(await asyncio.get_running_loop().sock_recv(peer, KIB)) == [200]
+    assert max(turns) <= 2 * NEWCOMERS_PER_TURN  # those of one turn, and the next ones if the count began in between
+    assert sum(turns) == size
+
+
+async def test_a_peer_of_a_crowd_that_leaves_before_its_turn_is_forgotten() -> None:
+    async with running() as site:
+        async with crowd_of(3 * NEWCOMERS_PER_TURN, site) as peers:
+            speak(peers)
+        assert statuses(await site.ask(GET + b"Connection: close\r\n\r\n")) == [200]
+        await site.until_empty()
+
+
+@asynccontextmanager
+async def crowd_of(size: int, site: Site) -> AsyncGenerator[list[socket.socket]]:
+    """So many who have connected and said nothing yet."""
+    with ExitStack() as open_sockets:
+        peers = [open_sockets.enter_context(socket.create_connection(("127.0.0.1", site.port), 5)) for _ in range(size)]
+        for peer in peers:
+            peer.setblocking(False)
+        await wait_until(lambda: site.sockets == size, "all are connected")
+        async with asyncio.timeout(10):
+            yield peers
+
+
+def speak(peers: list[socket.socket]) -> None:
+    """All at once: it is in the kernel before the loop's next turn."""
+    for peer in peers:
+        peer.sendall(GET + b"\r\n")
 
 
 async def test_a_head_that_is_not_complete_in_time_is_answered_408() -> None:
