@@ -3,14 +3,14 @@
 VENV ?= .venv
 # Processes for the tests. They mostly wait for sockets, so more than there are cores.
 JOBS ?= 4
-# For run and bench: make run ARGS="--workers 2", make bench ARGS="--rounds 3"
+# For run, bench, chaos and soak: make run ARGS="--workers 2", make chaos ARGS="--fault 'worker killed'"
 ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run setup-dev check test bench fmt clean
+.PHONY: help install run setup-dev check test bench chaos soak fmt clean
 
 help:
 	@echo 'xiaozhi MCP gateway / 小智 MCP 网关'
@@ -21,6 +21,8 @@ help:
 	@echo '  make check      format, lint, types, import contract         格式、规范、类型、依赖方向'
 	@echo '  make fmt        format and fix what can be fixed             自动格式化'
 	@echo '  make bench      measure CPU per call against bare relays     性能测试'
+	@echo '  make chaos      every fault for minutes, the clients count   故障注入'
+	@echo '  make soak       half an hour of faults: is anything growing? 长时间混合故障'
 	@echo '  make clean      remove environments and caches (data/ stays) 清理（保留 data/）'
 	@echo
 	@echo 'Start with make run: it prints the two URLs to paste. Settings: .env.example.'
@@ -85,6 +87,12 @@ test: $(VENV)/.installed-dev check
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(ARGS)
+
+chaos: $(VENV)/.installed-dev
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+soak: $(VENV)/.installed-dev
+	@$(BIN)/python -m tests.chaos.soak $(ARGS)
 
 fmt: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --quiet --fix --exit-zero .

@@ -1,0 +1,1 @@
+"""Faults on purpose, and a checker that believes only the clients: `checker` has the promise, `faults` the list."""
