@@ -296,6 +296,8 @@ class Desk:
             agent = self._agents.get(robot.connection.agent)
             if agent is not None:
                 robot.tell_change(agent.catalog)
+        if robot.is_leaving:
+            robot.leave_if_idle()
 
     def _forget_record(self, job: Job) -> None:
         if job.is_recorded:

@@ -11,7 +11,8 @@ catalogs. Then, in shares of the window (`GATEWAY_DRAIN_SECONDS`):
          ┄┄┄┄ the others from here │ running ones end            │ closed          │
 
 *Grace.* Nothing is closed: load balancers must have heard first, or sockets hop to the next worker that dies.
-*Robots* never redial, so they are left to end by themselves: conversations idle out at 120 s of the usual 150.
+*Robots* never redial, so they are left to end by themselves: conversations idle out at 120 s of the usual 150. One that
+calls all the time is closed right behind an answer.
 *Tool servers* redial, and a call finds them wherever they are. Each draws a moment, 50 to a second on average, and is
 closed when no call of it runs: what comes in that very turn is refused unsent and placed where it has redialled to.
 Between a connection's last answer and its close nothing is written to it, so no call is ever lost in this.
@@ -239,8 +240,8 @@ class Drain:
             link.give_back(now + GIVE_BACK_SECONDS)
 
     def _dismiss(self, robot: RobotLink) -> None:
-        if not robot.calls:
-            robot.connection.wire.close(int(CloseCode.RESTART), RESTART_REASON)
+        robot.is_leaving = True  # one that calls all the time is closed behind an answer, by the desk
+        robot.leave_if_idle()
 
     def _tell(self, kind: str, fields: dict[str, Any]) -> None:
         self._tasks.spawn(self._tell_event(kind, fields), "event")

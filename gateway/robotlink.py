@@ -13,7 +13,7 @@ from gateway import errors, jsonrpc, robotsession
 from gateway.calls import Call
 from gateway.catalog import Catalog
 from gateway.connection import Connection
-from gateway.errors import CloseCode, Failure
+from gateway.errors import RESTART_REASON, CloseCode, Failure
 from gateway.jsonrpc import RpcId
 from gateway.results import Shape
 from gateway.robotsession import Answer, AnswerList, BecameReady, CancelCall, RobotSession, RouteCall
@@ -46,6 +46,8 @@ class RobotLink:
         self.listed: tuple[bytes, ...] | None = None
         """The pages that the robot was last given or told of; None before its first list."""
         self.limit_bytes = limit_bytes
+        self.is_leaving = False
+        """Whether it is to be closed as soon as no call of it is open: the worker drains."""
         self._events = events
         self._line: deque[bytes | AnswerList] = deque()
 
@@ -56,6 +58,11 @@ class RobotLink:
     @property
     def shape(self) -> Shape:
         return Shape(self.limit_bytes, with_error_text=self.session.came_by_initialize)
+
+    def leave_if_idle(self) -> None:
+        """Close the connection, unless a call of it is open."""
+        if not self.calls:
+            self.connection.wire.close(int(CloseCode.RESTART), RESTART_REASON)
 
     def on_frame(self, frame: bytes) -> None:
         message = jsonrpc.parse(frame)
