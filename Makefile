@@ -2,7 +2,7 @@
 
 VENV ?= .venv
 # Processes for the tests. They mostly wait for sockets, so more than there are cores.
-JOBS ?= 4
+JOBS ?= 6
 # For run, bench, chaos and soak: make run ARGS="--workers 2", make chaos ARGS="--fault 'worker killed'"
 ARGS ?=
 

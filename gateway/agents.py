@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 LINGER_SECONDS = 600.0
 REMEMBER_SECONDS = 62.0
 """Who has a connection looks once a minute whether its row is still there."""
+LOOK_AGAIN_SECONDS = 8.0
 TOOLSETS_SPARE = 100
 """So many tool sets that no catalog shows any more are kept before they are looked for."""
 
@@ -55,7 +56,11 @@ class Agent:
         """What the catalog was built from."""
         self.remembers_until = 0.0
         """Until when facts are believed that the store has forgotten, in loop time; 0: it has forgotten none."""
+        self.looks_again_at = 0.0
+        """When to look whether they are back, should nobody say so."""
         self.is_loaded = False
+        self.is_makeshift = False
+        """The catalog is what this worker knows by itself, and the store is still being asked."""
         self.waiting: dict[Call, None] = {}
         """Calls that wait for the catalog, or for their tool server to come back."""
         self.rate = Rate(calls_per_second)
@@ -183,8 +188,9 @@ class Agents:
 
     def refresh_stale(self) -> None:
         """Try again where the last load failed or left something out."""
+        now = self._tasks.now()
         for agent in self._agents.values():
-            if agent.robots and (agent.catalog.missing or agent.remembers_until):
+            if agent.robots and (agent.catalog.missing or 0 < agent.looks_again_at <= now):
                 self.refresh(agent)
             else:
                 self.catch_up(agent)
@@ -259,6 +265,7 @@ class Agents:
 
     async def _load(self, agent: Agent) -> None:
         if not self._backplane.is_connected:
+            agent.is_makeshift = True  # a name that it does not know may still be known to the store
             self._make_do(agent)  # calls here need not wait until it has been tried
         try:
             while agent.robots and not agent.is_current:
@@ -266,10 +273,11 @@ class Agents:
                 await self._load_once(agent, agent.changes_wanted)
         except BackplaneUnavailable as error:
             logger.warning("catalog not read", extra={"agent": agent.id, "cause": str(error)})
+            agent.is_makeshift = False
             self._make_do(agent)
             self._on_trouble(agent)
         finally:
-            agent.is_loading = False
+            agent.is_loading = agent.is_makeshift = False
 
     async def _load_once(self, agent: Agent, changes: int) -> None:
         if not agent.is_watched:
@@ -281,18 +289,24 @@ class Agents:
         if wanted:
             for digest, text in (await self._backplane.toolsets(wanted)).items():
                 self.keep_toolset(digest, orjson.loads(text))
-        agent.changes_read, agent.is_loaded = changes, True
+        agent.changes_read, agent.is_loaded, agent.is_makeshift = changes, True, False
         self._show(agent, snapshot)
 
     def _recall(self, agent: Agent, snapshot: Snapshot) -> Snapshot:
         """Add what the store has forgotten, until those who know it have put it back."""
-        known = outage.remembered(snapshot, agent.facts) if agent.is_loaded else snapshot
+        known = outage.remembered(snapshot, agent.facts, self._is_gone_from(agent)) if agent.is_loaded else snapshot
         now = self._tasks.now()
         if known is snapshot or 0 < agent.remembers_until <= now:
-            agent.remembers_until = 0.0
+            agent.remembers_until = agent.looks_again_at = 0.0
             return snapshot
         agent.remembers_until = agent.remembers_until or now + REMEMBER_SECONDS
+        agent.looks_again_at = now + LOOK_AGAIN_SECONDS
         return known
+
+    def _is_gone_from(self, agent: Agent) -> Callable[[Row], bool]:
+        """Whether this worker knows for sure that the row's connection is no more."""
+        own = self._backplane.worker_id
+        return lambda row: row.conn in agent.lost_conns or (row.worker == own and row.conn not in agent.tool_servers)
 
     async def _find_dead(self, snapshot: Snapshot) -> None:
         """Rows may name workers that are gone and not yet reaped; ask the leases themselves."""

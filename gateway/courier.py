@@ -13,6 +13,7 @@ the call refuses it from then on, so that it may be sent anew.
 it, or it came back (`nack`) before it reached the tool server.
 """
 
+import math
 import random
 from typing import Any, Protocol
 
@@ -33,6 +34,8 @@ EARLY_PAUSE_SECONDS = 0.05
 ROOM_PAUSE_SECONDS = 0.1
 """Between two attempts of a call that was parked, at a tool server that has more than enough to do since it is back."""
 ASK_SECONDS = 0.25
+SETTLE_SECONDS = 3.0
+"""After an outage: within so long every worker has found the store again."""
 KEEP_AFTER_MAX_SECONDS = 30.0
 
 
@@ -63,6 +66,8 @@ class Courier:
         self._calls: dict[str, Call] = {}
         self._unsure: dict[str, Call] = {}
         """Those that may have got lost on their way."""
+        self._is_asking = False
+        self._settled_at = -math.inf
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -104,6 +109,10 @@ class Courier:
             Dispatch(call.worker, envelope, keep_seconds), lambda verdict: self._on_verdict(ledger_id, verdict, sender)
         )
 
+    def note_gap(self) -> None:
+        """The store was away: for a while, nobody subscribed does not mean nobody there."""
+        self._settled_at = self._tasks.now() + SETTLE_SECONDS
+
     def forget(self, call: Call) -> None:
         """The call has ended, or is not on its way any more."""
         self._calls.pop(call.ledger_id, None)
@@ -137,7 +146,8 @@ class Courier:
 
     def _on_nosub(self, call: Call, sender: Sender) -> None:
         """Nobody reads that mailbox: its worker is dead, or resubscribing at this moment."""
-        call.nosubs += 1
+        is_settled = self._backplane.is_connected and self._tasks.now() >= self._settled_at
+        call.nosubs += is_settled  # after an outage not everybody is back at once
         if call.nosubs >= NOSUB_TRIES:
             sender.fail(call, errors.worker_unreachable(call.server_id))
             return
@@ -235,18 +245,22 @@ class Courier:
         elif record.state == "answered":
             for envelope in decode(record.result):
                 self.on_envelope(envelope, sender)
+        else:
+            self._find_out(call)  # its end may be known to the owner, and not have been written down
 
     def _find_out(self, call: Call) -> None:
         """Ask the owner, until it says whether the call has come there: it may not be listening yet either."""
-        if not self._unsure:
-            self._tasks.later(ASK_SECONDS, self._ask_about_all)
         self._unsure[call.ledger_id] = call
+        if not self._is_asking:
+            self._is_asking = True
+            self._tasks.later(ASK_SECONDS, self._ask_about_all)
 
     def _ask_about_all(self) -> None:
         if self._backplane.is_connected:
             for call in self._unsure.values():
                 self._ask(call)
-        if self._unsure:
+        self._is_asking = bool(self._unsure)
+        if self._is_asking:
             self._tasks.later(ASK_SECONDS, self._ask_about_all)
 
     def _ask(self, call: Call) -> None:
@@ -267,4 +281,4 @@ def _failure(call: Call, reason: str) -> Failure:
         case "unsupported":
             return errors.not_understood(call.server_id)
         case _:
-            return errors.internal_error(executed=False)
+            return errors.internal_error(executed="unknown")  # of a newer worker: it may mean anything

@@ -134,6 +134,8 @@ class Desk:
             case Park(route):
                 call.route = route
                 self._park(call, agent, now)
+            case Refuse() if agent.is_makeshift:
+                agent.waiting[call] = None
             case Refuse(failure):
                 self.fail(call, failure)
 
@@ -178,6 +180,9 @@ class Desk:
         self._count += 1
         return f"{self._id_prefix}-{self._count}"
 
+    def note_gap(self) -> None:
+        self._courier.note_gap()
+
     # What calls wait for
 
     def on_catalog(self, agent: Agent, now: float) -> None:
@@ -210,7 +215,7 @@ class Desk:
         agent = self._agents.get(call.agent)
         if agent is not None and not call.is_done:
             agent.lost_conns.add(call.conn)
-            call.stage = Stage.WAITING
+            call.stage, call.parked_until = Stage.WAITING, 0.0  # it was on its way: the time to wait begins anew
             agent.waiting[call] = None
             self._agents.refresh(agent)
 

@@ -217,6 +217,8 @@ class Drain:
         if window.is_grace(now):
             return
         robots, tool_servers = self._hub.robots, self._hub.tool_servers
+        if robots and not self._backplane.is_connected and not window.is_past(ROBOTS_SHARE, now):
+            return  # robots here reach only what is connected here
         if self._tool_servers is None and (not robots or window.is_past(TOOL_SERVERS_SHARE, now)):
             self._tool_servers = self._turns(now, len(tool_servers), TOOL_SERVERS_SPREAD_SHARE * window.seconds)
         if self._tool_servers is not None:

@@ -118,6 +118,16 @@ def server_offline(server_id: str, since: str, cause: str) -> Failure:
     )
 
 
+def server_moving(server_id: str) -> Failure:
+    """Its connection is gone or going, and no other one is known yet."""
+    return Failure(
+        Code.NOT_CONNECTED,
+        f"MCP 服务器 {server_id} 正在重连，请稍后再试 / tool server {server_id} is reconnecting; try again soon",
+        "tool server offline",
+        False,
+    )
+
+
 def lost_in_call(server_id: str) -> Failure:
     return Failure(
         Code.NO_ANSWER,

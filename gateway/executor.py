@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from gateway import jsonrpc, results
 from gateway.backplane.base import Backplane, Record
@@ -27,10 +27,18 @@ from gateway.toollink import ToolLink
 
 logger = logging.getLogger(__name__)
 
-SEEN_MAX = 50_000
+SEEN_MAX = 500_000
+SEEN_SPARE_SECONDS = 10.0
+"""How long an id is remembered beyond the time of a call: no dispatch is taken, and nobody asks, after a deadline."""
+UNHEARD_BYTES = 500
+"""What an end that is kept weighs beside its body."""
 DEADLINE_SLACK_SECONDS = 1.0
 """The asking worker ends a call at its deadline; this one only cleans up when that did not happen."""
 RECORD_AFTER_SECONDS = 1.0
+
+
+Seen: TypeAlias = bool | Envelope
+"""True: the call came here. False: only the question whether it did. An envelope: it was refused so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +60,8 @@ class Executor:
         self._backplane = backplane
         self._hub = hub
         self._tasks = tasks
-        self._seen: OrderedDict[str, bool] = OrderedDict()
-        """Ids that are not taken any more: whether they came here, or only the question whether they did."""
+        self._seen: OrderedDict[str, tuple[float, Seen]] = OrderedDict()
+        """Ids that are not taken any more: since when, and how that came."""
         self._jobs: dict[str, tuple[Job, ToolLink]] = {}
         self._unheard: dict[str, Unheard] = {}
         """What ended and may have been heard by nobody, until it is said again or nobody waits for it any more."""
@@ -86,13 +94,15 @@ class Executor:
     def on_request(self, envelope: Envelope) -> None:
         if envelope.id in self._seen or envelope.id in self._jobs:
             return
-        self._note_seen(envelope.id)
+        self._note_seen(envelope.id, True)
         refusal = self._run(envelope)
         if refusal is not None:
             self._nack(envelope.id, envelope.sender, refusal, self._tasks.now() + envelope.ms / 1000)
 
     def _run(self, envelope: Envelope) -> str | None:
         """Why the call can't be run, None if it runs."""
+        if not envelope.is_supported:
+            return "unsupported"
         if self._is_fenced():
             return "fenced"
         left_ms = envelope.due - self._backplane.now_ms if envelope.due else envelope.ms
@@ -135,18 +145,21 @@ class Executor:
 
     def on_cancel(self, envelope: Envelope) -> None:
         """The asking worker has given the call up; one that has not come yet will not be started."""
-        self._note_seen(envelope.id)
+        self._note_seen(envelope.id, True)
         entry = self._jobs.get(envelope.id)
         if entry is not None:
             self._cancel(*entry, envelope.reason)
 
     def on_query(self, envelope: Envelope) -> None:
         """Was this call ever seen here? After a no it will not be run any more."""
-        known = self._seen.setdefault(envelope.id, envelope.id in self._jobs)
-        self._limit_seen()
+        _, seen = self._seen.get(envelope.id, (0.0, envelope.id in self._jobs))
         if envelope.id in self._unheard:
             self._say(self._take_unheard(envelope.id))
-        self._backplane.send(envelope.sender, Envelope("status", id=envelope.id, reason="seen" if known else "unseen"))
+        elif isinstance(seen, Envelope):
+            self._backplane.send(envelope.sender, seen)  # it has no record that the first one could be read from
+            return
+        self._note_seen(envelope.id, seen)
+        self._backplane.send(envelope.sender, Envelope("status", id=envelope.id, reason="seen" if seen else "unseen"))
 
     def on_probe(self, envelope: Envelope) -> None:
         """Does this connection still live?"""
@@ -162,16 +175,17 @@ class Executor:
         else:
             link.probe(tell)
 
-    def _note_seen(self, call_id: str) -> None:
-        self._seen[call_id] = True
-        self._limit_seen()
-
-    def _limit_seen(self) -> None:
-        if len(self._seen) > SEEN_MAX:
+    def _note_seen(self, call_id: str, seen: Seen) -> None:
+        now = self._tasks.now()
+        self._seen.pop(call_id, None)
+        self._seen[call_id] = (now, seen)
+        oldest = now - self._settings.call_seconds - SEEN_SPARE_SECONDS
+        while len(self._seen) > SEEN_MAX or next(iter(self._seen.values()))[0] < oldest:
             self._seen.popitem(last=False)
 
     def _nack(self, call_id: str, to: str, reason: str, deadline: float) -> None:
         end = Unheard(to, deadline, Envelope("nack", id=call_id, reason=reason))
+        self._note_seen(call_id, end.envelope)
         self._backplane.drop(call_id, to, end.envelope, on_unheard=lambda: self._keep(end))
 
     # What becomes of the jobs
@@ -196,14 +210,14 @@ class Executor:
         self._backplane.answer(end.to, end.envelope, on_unheard=lambda: self._keep(end))
 
     def _keep(self, end: Unheard) -> None:
-        size = len(end.envelope.body)
+        size = len(end.envelope.body) + UNHEARD_BYTES
         if end.envelope.id not in self._unheard and self._unheard_bytes + size <= self._settings.calls_bytes:
             self._unheard[end.envelope.id] = end
             self._unheard_bytes += size
 
     def _take_unheard(self, call_id: str) -> Unheard:
         end = self._unheard.pop(call_id)
-        self._unheard_bytes -= len(end.envelope.body)
+        self._unheard_bytes -= len(end.envelope.body) + UNHEARD_BYTES
         return end
 
     def on_unsent(self, job: Job) -> None:
@@ -222,6 +236,7 @@ class Executor:
         job.is_done = True
         self._deadlines.discard(job)
         self._jobs.pop(job.call_id, None)
+        self._note_seen(job.call_id, True)
 
     def _cancel(self, job: Job, link: ToolLink, reason: str) -> None:
         self._forget(job)

@@ -67,6 +67,7 @@ class Lease:
         self._changed_since_ms = 0
         self._beats = 0
         self._has_failed = False
+        self._was_away = False
         self._is_stopped = False
         self._sooner = asyncio.Event()
         self._reaping: set[str] = set()
@@ -120,7 +121,8 @@ class Lease:
         was_away = self._has_failed or self._tasks.now() - started > self._settings.beat_seconds
         self._renewed_at, self._has_failed = started, False
         self._beats += 1
-        if not is_first and (was_away or beat.fresh):
+        is_back, self._was_away = was_away and not self._was_away, was_away  # slow for good is no outage
+        if not is_first and (is_back or beat.fresh):
             # The store was away, or has forgotten everybody: the others need time to say that they live.
             self._judge_from = started + max(self._settings.lease_seconds, RECONNECT_SECONDS)
         if beat.fresh and not is_first:

@@ -5,7 +5,7 @@ rules; what it is called in the end is decided when the store is back. If that c
 is believed until everybody has had the time to put back what they have.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -43,7 +43,9 @@ def facts(
     """
     known = replace(last, now_ms=now_ms)
     for entry in registered:
-        known = _with(known, Change({entry.server_id: entry.row}, dict(entry.claims)))
+        change = registry.restore(known, entry.server_id, entry.row, entry.claims)
+        if isinstance(change, Change):  # else somebody newer has the row, and this connection only has not heard of it
+            known = _with(known, change)
     here = {entry.row.conn for entry in registered} | {newcomer.conn for newcomer in newcomers}
     for server_id, row in last.rows.items():
         if row.worker == worker and row.conn not in here:
@@ -59,7 +61,7 @@ def facts(
     return known
 
 
-def remembered(snapshot: Snapshot, last: Snapshot) -> Snapshot:
+def remembered(snapshot: Snapshot, last: Snapshot, is_gone: Callable[[Row], bool] = lambda _: False) -> Snapshot:
     """The facts of a store, and of `last` those that it can only have forgotten.
 
     A tool server that was connected and has no row any more: in the ordinary course of things it would be offline.
@@ -68,7 +70,7 @@ def remembered(snapshot: Snapshot, last: Snapshot) -> Snapshot:
     lost = {
         server_id: row
         for server_id, row in last.rows.items()
-        if row.state == "up" and server_id not in snapshot.rows and row.conn not in conns
+        if row.state == "up" and server_id not in snapshot.rows and row.conn not in conns and not is_gone(row)
     }
     if not lost:
         return snapshot

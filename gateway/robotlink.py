@@ -60,9 +60,14 @@ class RobotLink:
         return Shape(self.limit_bytes, with_error_text=self.session.came_by_initialize)
 
     def leave_if_idle(self) -> None:
-        """Close the connection, unless a call of it is open."""
-        if not self.calls:
+        """Close the connection, unless a call of it is open or a list is awaited."""
+        if self.is_idle:
             self.connection.wire.close(int(CloseCode.RESTART), RESTART_REASON)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for nothing: no call, and no list."""
+        return not self.calls and not self._line
 
     def on_frame(self, frame: bytes) -> None:
         message = jsonrpc.parse(frame)

@@ -80,5 +80,5 @@ def has_tool_servers(catalog: Catalog, now_ms: int, grace_ms: int) -> bool:
 def offline(server_id: str, row: Row | None) -> Failure:
     """Why a call to this tool server can't be made, with the time it left and the cause."""
     if row is None or row.state != "offline":
-        return errors.server_offline(server_id, "?", "unknown")
+        return errors.server_moving(server_id)
     return errors.server_offline(server_id, errors.clock_text(row.offline_since), row.cause)

@@ -194,7 +194,8 @@ class GatewayServer(uvicorn.Server):
 
     async def _call_hook(self) -> None:
         try:
-            async with asyncio.timeout(self._close_seconds):
+            # The hook keeps to the same time by itself, and knows better how to end.
+            async with asyncio.timeout(self._close_seconds + LIFESPAN_SECONDS / 2):
                 await self._on_shutdown()
         except Exception:
             log.exception("关闭前的收尾出错 / the work before closing failed")

@@ -201,7 +201,9 @@ class Worker:
 
     def _on_unsupported(self, envelope: Envelope) -> None:
         """Never dropped: a newer or older worker must learn that it was not understood (design §7)."""
-        if envelope.sender:  # people have none
+        if envelope.type == "req":
+            self._executor.on_request(envelope)  # which refuses it for good: it is on record
+        elif envelope.sender:  # people have none
             self.backplane.send(envelope.sender, Envelope("nack", id=envelope.id, reason="unsupported"))
 
     def on_catalog(self, agent: str, revision: int) -> None:
@@ -209,6 +211,7 @@ class Worker:
 
     def on_gap(self) -> None:
         logger.warning("messages may have been missed; recovering")
+        self.desk.note_gap()
         self._lease.recover()
 
     def _on_kick(self, envelope: Envelope) -> None:

@@ -57,6 +57,15 @@ class Scene:
         with self.fleet.store.client() as client:
             client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
 
+    def cut_subscription_of(self, worker: int) -> None:
+        """Of this worker only: nobody else has a reason to look."""
+        pid = str(self.fleet.workers[worker].child.pid).encode()
+        with self.fleet.store.client() as client:
+            leases = [key.decode() for key in client.scan_iter("mcpgw:worker:*") if client.hget(key, "pid") == pid]
+            name = leases[0].removeprefix("mcpgw:worker:{").removesuffix("}")
+            [line] = [line for line in client.client_list() if line["name"] == f"mcpgw:{name}:sub"]
+            client.execute_command("CLIENT", "KILL", "ID", line["id"])
+
     def until_surely_after(self, answer: Entry) -> None:
         """So long after an answer that the checker takes nothing for a coincidence."""
         time.sleep(max(0.0, answer["at"] + RUN_SLACK_SECONDS + 0.3 - time.monotonic()))
@@ -69,7 +78,7 @@ def message_lost_on_the_way(scene: Scene) -> None:
     scene.call()
     scene.until_recorded()
     owner.ask("deaf", is_deaf=False)
-    scene.cut_subscriptions()
+    scene.cut_subscription_of(OWNER)
 
 
 def message_read_twice(scene: Scene) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 
 from gateway.backplane.base import Record
@@ -193,6 +194,31 @@ async def test_an_unknown_envelope_is_answered_not_dropped(cluster: StartCluster
         [answer] = decode(message["data"])
         assert (answer.type, answer.id, answer.reason) == ("nack", envelope.id, "unsupported")
     ear.close()
+
+
+async def test_a_call_of_another_version_that_was_refused_is_not_run_later(cluster: StartCluster, store: Any) -> None:
+    """Its caller has been told that it did not run; recovery must not find its record and begin it."""
+    (a,) = await cluster(1)
+    server = await a.tool_server("calc", [echo()], server_id="calc")
+    row = orjson.loads(store.hget("mcpgw:servers:{home}", "calc"))
+    body = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"refused"}}}'
+    request = Envelope(
+        "req", id="1", sender="w-of-tomorrow", agent="home", server="calc", version=99, ms=9000, body=body
+    )
+    request.conn, request.epoch, request.tool = row["conn"], row["epoch"], "echo"
+    record, inflight = KEYS.call(worker_id(a), "1"), KEYS.inflight(worker_id(a))
+    with store.pipeline() as dispatch:
+        dispatch.hset(record, mapping={"state": "sent", "from": "w-of-tomorrow", "message": encode(request)})
+        dispatch.zadd(inflight, {"1": 1})
+        dispatch.pexpire(record, 60_000)
+        dispatch.pexpire(inflight, 60_000)
+        dispatch.publish(KEYS.mailbox(worker_id(a)), encode(request))
+        dispatch.execute()
+    await wait_until(lambda: not store.exists(record), "its record is gone")
+    store.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    robot = await a.robot()
+    assert text_of(await robot.call("echo", {"text": "after"})) == "after"
+    assert [call.arguments["text"] for call in server.calls] == ["after"]
 
 
 async def test_garbage_in_the_mailbox_harms_nobody(cluster: StartCluster, store: Any) -> None:

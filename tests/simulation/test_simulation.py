@@ -15,11 +15,11 @@ from tests.project.repository import ROOT
 from tests.simulation.sabotage import SABOTAGES
 
 FIRST = int(os.environ.get("SIMULATION_FROM", "0"))
-FACTOR = int(os.environ.get("SIMULATION_RUNS", "1280")) / 1280
+FACTOR = int(os.environ.get("SIMULATION_RUNS", "2080")) / 2080
 SLICES = 4
 CLUSTER_RUNS = round(20 * FACTOR)
 """Of each slice: whole workers with robots and tool servers, redis-py and all."""
-MODEL_RUNS = round(300 * FACTOR)
+MODEL_RUNS = round(500 * FACTOR)
 """Of each slice: the directory alone."""
 
 CONTROLS = {

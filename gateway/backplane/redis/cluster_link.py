@@ -60,6 +60,7 @@ class ClusterLink(CommandLink):
     # -- the nodes
 
     async def run(self) -> None:
+        self._topology.tried.clear()
         try:
             async with asyncio.TaskGroup() as self._group:
                 self._group.create_task(self._topology.run())
@@ -118,6 +119,10 @@ class ClusterLink(CommandLink):
             self.up.clear()
 
     async def _ask_connected(self) -> list[tuple[Node, Any]]:
+        return await self._put_to_all(QUESTIONS[0], min(_ASK_SECONDS, self._connector.timeout_seconds / 2))
+
+    async def _put_to_all(self, words: tuple[Any, ...], seconds: float) -> list[tuple[Node, Any]]:
+        """What the connected nodes reply within that time."""
         replies: list[tuple[Node, Any]] = []
 
         def ask(node: Node, link: Link) -> asyncio.Future[None]:
@@ -129,12 +134,12 @@ class ClusterLink(CommandLink):
                 if not heard.done():
                     heard.set_result(None)
 
-            link.enqueue(Command(QUESTIONS[0], keep))
+            link.enqueue(Command(words, keep, is_bound=True))
             return heard
 
         asked = [ask(node, link) for node, link in self._links.items() if link.up.is_set()]
         if asked:
-            await asyncio.wait(asked, timeout=min(_ASK_SECONDS, self._connector.timeout_seconds / 2))
+            await asyncio.wait(asked, timeout=seconds)
         return list(replies)
 
     # -- the commands
@@ -158,10 +163,7 @@ class ClusterLink(CommandLink):
 
     async def flush(self) -> None:
         self.gather()
-        async with asyncio.TaskGroup() as tasks:
-            for link in self._links.values():
-                if link.up.is_set():
-                    tasks.create_task(link.flush())
+        await self._put_to_all(("PING",), self._connector.timeout_seconds)
 
     def distrust(self, command: Command, reason: str) -> None:
         node = self._topology.slots.of(_key(command))
@@ -201,7 +203,7 @@ class ClusterLink(CommandLink):
             self._topology.doubt()
             self._try_later(command, Rejected(f"Redis {node}: 槽正在迁入 / a slot is being moved there"))
             return
-        link.enqueue(Command(("ASKING",)))
+        link.enqueue(Command(("ASKING",), is_bound=True))
         link.enqueue(command)
 
     def _try_later(self, command: Command, failure: BackplaneUnavailable) -> None:

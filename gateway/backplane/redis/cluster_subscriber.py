@@ -158,6 +158,8 @@ class ClusterSubscriber(Subscriptions):
                 if home is not None:
                     await home.tried.wait()
                 self.tried.set()
+                # Without a task of its own the group would end with the last node that is left.
+                await asyncio.get_running_loop().create_future()
         finally:
             self._group = None
             self.up.clear()

@@ -45,6 +45,10 @@ class Command:
     script: scripts.Script | None = None
     is_spelled_out: bool = False
     """The script is sent as text, as Redis does not know its digest."""
+    is_bound: bool = False
+    """It means this one server and is never sent to another."""
+    is_unsure: bool = False
+    """It was written to a connection that was lost before the reply: it may have been executed."""
     attempts: int = 0
     redirects: int = 0
     """How often a Cluster has sent it elsewhere."""

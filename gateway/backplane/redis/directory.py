@@ -1,14 +1,17 @@
 """The directory in Redis: which tool servers an agent has, where, and who holds which name."""
 
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from gateway.backplane import rows
-from gateway.backplane.base import Change, Overview, RobotRow, Snapshot, WorkerRow
+from gateway.backplane.base import BackplaneUnavailable, Change, Overview, RobotRow, Snapshot, WorkerRow
 from gateway.backplane.keys import AgentTag, agent_tag, is_hashed
 from gateway.backplane.redis.commands import script_command
 from gateway.backplane.redis.core import Core, Tools, paired, sliced, text_of
 from gateway.directory import Claim, Row, Seen
+
+logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -25,6 +28,8 @@ class Directory(Core):
         """Channel → agent."""
         self._hashed: dict[str, str] = {}
         """For watched agents whose id can't be in a key: tag → agent."""
+        self._unlisted: dict[AgentTag, int] = {}
+        """Agents that have changed and are not noted so in the list of agents → revision."""
         self._put_ms: dict[str, float] = {}
         """Tool set → when it was last written, by the monotonic clock."""
 
@@ -57,7 +62,12 @@ class Directory(Core):
         if revision is None:
             return None
         gone = [rows.dump_member("server", agent, name) for name in change.rows if name not in mine]
-        await self._list_agents({tag: revision}, "GT")
+        self._unlisted[tag] = revision
+        try:
+            await self._list_changes()
+        except BackplaneUnavailable as error:
+            # In a Cluster the list is elsewhere; the change has been taken all the same. `renew` tries again.
+            logger.warning("the list of agents was not reached", extra={"cause": str(error)})
         await self._disown(gone)
         return int(revision)
 
@@ -81,6 +91,13 @@ class Directory(Core):
     async def _disown(self, members: Collection[bytes]) -> None:
         if members:
             await self._call("SREM", self._keys.owned(self.worker_id), *members)
+
+    async def _list_changes(self) -> None:
+        changes = dict(self._unlisted)
+        await self._list_agents(changes, "GT")
+        for tag, revision in changes.items():
+            if self._unlisted.get(tag) == revision:
+                del self._unlisted[tag]
 
     async def _list_agents(self, scores: Mapping[AgentTag, int], condition: str) -> None:
         """Note when the agents last changed. GT: only a later time; NX: only agents that are not listed."""
@@ -171,6 +188,8 @@ class Directory(Core):
 
     async def renew(self, agents: Collection[str]) -> None:
         keys, lifetimes = self._keys, self._lifetimes
+        if self._unlisted:
+            await self._list_changes()
         tags = [agent_tag(agent) for agent in agents]
         commands: list[tuple[Any, ...]] = [("PEXPIRE", keys.agents, lifetimes.agent_ms)]
         for tag in tags:

@@ -43,7 +43,7 @@ from gateway.backplane.redis.commands import (
     nothing,
     settle,
 )
-from gateway.backplane.redis.connector import Connector, WrongServer, close, receive, send
+from gateway.backplane.redis.connector import Connector, Meter, WrongServer, close, receive, send
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ class Link(CommandLink):
         self._connector = connector
         self._patience_seconds = patience_seconds
         self._most_commands, self._most_bytes = most_commands, most_bytes
+        self._meter = Meter()
         self._queue: deque[Command] = deque()
         self._queued_bytes = 0
         self._written: deque[Command] = deque()
@@ -120,7 +121,7 @@ class Link(CommandLink):
         self._wake.set()
 
     async def flush(self) -> None:
-        await self.call(Command(("PING",)))
+        await self.call(Command(("PING",), is_bound=True))
 
     def drop(self, reason: str) -> None:
         self._attempts.drop(f"Redis {self._connector.where}: {reason}")
@@ -135,9 +136,9 @@ class Link(CommandLink):
 
     def take_waiting(self) -> list[Command]:
         """What has not been written yet, to be sent elsewhere."""
-        commands = list(self._queue)
-        self._queue.clear()
-        self._queued_bytes = 0
+        commands = [command for command in self._queue if not command.is_bound]
+        self._queue = deque(command for command in self._queue if command.is_bound)
+        self._queued_bytes = sum(command.size for command in self._queue)
         return commands
 
     # -- the task
@@ -158,7 +159,7 @@ class Link(CommandLink):
             self._give_up()
 
     async def _connect_and_serve(self) -> None:
-        connection = await self._connector.connect("cmd")
+        connection = await self._connector.connect("cmd", self._meter)
         try:
             await self._prepare(connection)
             self._doubt = ""
@@ -216,12 +217,12 @@ class Link(CommandLink):
             async with asyncio.timeout(self._connector.timeout_seconds):
                 await send(connection, [command.words() for command in batch])
             while self._written:
-                left = len(self._written)
+                left, reads = len(self._written), self._meter.reads
                 try:
                     async with asyncio.timeout(self._connector.timeout_seconds):
                         await self._is_answered.wait()
                 except TimeoutError:
-                    if len(self._written) == left:
+                    if (len(self._written), self._meter.reads) == (left, reads):
                         raise
             self._put_back(self._take_unloaded())
             if self._doubt:
@@ -254,7 +255,7 @@ class Link(CommandLink):
         if self.on_redirect(command, error):
             return
         reason = f"Redis 拒绝了命令 / Redis refuses: {self._connector.describe(error)}"
-        if isinstance(error, _WRONG_SERVER):
+        if isinstance(error, _WRONG_SERVER) or _said_in_script(error):
             self._doubt = self._doubt or str(error)
             settle(command, Misdirected(reason))
         else:
@@ -281,6 +282,7 @@ class Link(CommandLink):
         repeatable = self._take_unloaded()
         for command in self._written:
             if command.is_repeatable and command.attempts < _MOST_ATTEMPTS:
+                command.is_unsure = True
                 repeatable.append(command)
             else:
                 settle(command, Unanswered(reason))
@@ -292,9 +294,14 @@ class Link(CommandLink):
         self.gather()
         self._is_hopeless = True
         for command in self._queue:
-            settle(command, Unanswered(self._trouble) if command.attempts else Unsent(self._trouble))
+            settle(command, Unanswered(self._trouble) if command.is_unsure else Unsent(self._trouble))
         self._queue.clear()
         self._queued_bytes = 0
+
+
+def _said_in_script(error: RedisError) -> bool:
+    """Redis 6.2 puts the place in the script before the first word."""
+    return any(f": -{word} " in str(error) for word in ("READONLY", "MASTERDOWN"))
 
 
 def _not_redirected(_command: Command, _error: RedisError) -> bool:

@@ -1,14 +1,17 @@
 """Leases, the list of workers, what each must be cleaned of, and the event log, in Redis."""
 
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from gateway.backplane import rows
-from gateway.backplane.base import Beat, WorkerRow
+from gateway.backplane.base import BackplaneUnavailable, Beat, WorkerRow
 from gateway.backplane.envelope import Envelope, encode
-from gateway.backplane.redis.commands import Command, Rejected, Unanswered, script_command
+from gateway.backplane.redis.commands import Rejected, Unanswered, script_command
 from gateway.backplane.redis.core import paired, text_of
 from gateway.backplane.redis.directory import Directory
+
+logger = logging.getLogger(__name__)
 
 _FORGET_MS = 3_600_000
 _EVENTS = 10_000
@@ -19,16 +22,16 @@ class Membership(Directory):
 
     _is_beat_unsure = False
     """A beat's reply was lost, and with it perhaps the news that the lease had not been there."""
+    _listed: Mapping[str, int] = {}
+    """The workers as they were listed when the list was last reached."""
 
     async def beat(self, row: WorkerRow, lease_seconds: float) -> Beat:
         lease_ms = int(lease_seconds * 1000)
         fields = [word for pair in rows.dump_worker(row).items() for word in pair]
         keys = [self._keys.worker(self.worker_id), self._keys.owned(self.worker_id)]
-        args = [self.worker_id, lease_ms, self._lifetimes.workers_ms]
         try:
-            (fresh, now_ms), listed = await self._link.call(
-                script_command("beat", keys, [lease_ms, self._lifetimes.owned_ms, *fields]),
-                script_command("announce", [self._keys.workers], args, is_repeatable=True),
+            ((fresh, now_ms),) = await self._link.call(
+                script_command("beat", keys, [lease_ms, self._lifetimes.owned_ms, *fields])
             )
         except (Unanswered, Rejected):
             self._is_beat_unsure = True
@@ -37,9 +40,19 @@ class Membership(Directory):
         is_fresh, self._is_beat_unsure = bool(fresh) or self._is_beat_unsure, False
         if is_fresh:
             self._forget_toolsets()
+        try:
+            self._listed = await self._announce(lease_ms, now_ms)
+        except BackplaneUnavailable as error:
+            # In a Cluster the list is elsewhere. The lease is what counts, and it has been renewed.
+            logger.warning("the list of workers was not reached", extra={"cause": str(error)})
+        return Beat(is_fresh, now_ms, self._listed)
+
+    async def _announce(self, lease_ms: int, now_ms: int) -> dict[str, int]:
+        args = [self.worker_id, lease_ms, self._lifetimes.workers_ms]
+        (listed,) = await self._link.call(script_command("announce", [self._keys.workers], args, is_repeatable=True))
         workers = {text_of(name): int(float(score)) for name, score in paired(listed).items()}
         await self._prune_workers({name: ms for name, ms in workers.items() if ms < now_ms - _FORGET_MS})
-        return Beat(is_fresh, now_ms, workers)
+        return workers
 
     async def _prune_workers(self, listed: Mapping[str, int]) -> None:
         """Take those off the list that are long dead and have nothing left to be cleaned of."""
@@ -81,8 +94,5 @@ class Membership(Directory):
 
     async def event(self, kind: str, fields: Mapping[str, Any]) -> None:
         words = [str(word) for pair in fields.items() for word in pair]
-        key = self._keys.events
-        added = ("XADD", key, "MAXLEN", "~", _EVENTS, "*", "kind", kind, "worker", self.worker_id, *words)
-        kept = ("PEXPIRE", key, self._lifetimes.events_ms)
-        # One write: the log must not be left without its TTL.
-        await self._link.call(Command(added), Command(kept, is_repeatable=True))
+        args = [_EVENTS, self._lifetimes.events_ms, "kind", kind, "worker", self.worker_id, *words]
+        await self._link.call(script_command("event", [self._keys.events], args))

@@ -7,6 +7,7 @@ back to back in one publish. Changes of this worker's own records go ahead of ev
 written down before it is published.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,7 +26,7 @@ _ITEM_BYTES = 500
 _RUN_ITEMS = 256
 _RUN_BYTES = 1024 * 1024
 
-_WRONG_SERVER = (b"refused READONLY", b"refused MASTERDOWN")
+_WRONG_SERVER = re.compile(rb"refused (@user_script: \d+: -)?(READONLY|MASTERDOWN)")
 """The script found out what the link else sees by itself."""
 
 
@@ -142,7 +143,9 @@ class Outbox:
             return script_command("note", [inflight, *calls], [self._spare_ms, *args], is_repeatable=True)
         message = b"".join(item.message for item in run.items)
         args = [self._publish, message, *(item.call_id for item in run.items)]
-        return script_command("withdraw", [inflight, mailbox, *calls], args, is_repeatable=True)
+        command = script_command("withdraw", [inflight, mailbox, *calls], args, is_repeatable=True)
+        command.on_reply = lambda reply: self._on_withdrawn(worker, run, reply)
+        return command
 
     def _on_answered(self, items: Sequence[_Item], reply: Any) -> None:
         """Answers that went to the wrong server were not noted, and heard by nobody: they go to the right one."""
@@ -152,6 +155,14 @@ class Outbox:
                     item.is_second = True
                     self._add(None, "answer", item)
                     self.reply(item.to, item.message, item.on_unheard)
+
+    def _on_withdrawn(self, worker: str, run: _Run, reply: Any) -> None:
+        """What went to the wrong server is done again at the right one."""
+        if isinstance(reply, Misdirected):
+            for item in run.items:
+                if not item.is_second:
+                    item.is_second = True
+                    self._add(None if run.kind == "forget" else worker, run.kind, item)
 
     def _publish_command(self, worker: str, run: _Run) -> Command:
         message = b"".join(item.message for item in run.items)
@@ -175,8 +186,8 @@ class Outbox:
         command = script_command("dispatch", keys, [self._publish, *args], is_repeatable=True)
 
         def tell(reply: Any) -> None:
-            said = verdicts(reply, len(run.items), command.attempts)
-            if said[0] is not Verdict.OK and isinstance(reply, list) and bytes(reply[0]).startswith(_WRONG_SERVER):
+            said = verdicts(reply, len(run.items), command.is_unsure)
+            if said[0] is not Verdict.OK and isinstance(reply, list) and _WRONG_SERVER.match(bytes(reply[0])):
                 self._link.distrust(command, bytes(reply[0]).decode("utf-8", "replace").removeprefix("refused "))
             _tell_verdicts(run.items, said)
 
@@ -190,21 +201,21 @@ def _tell_verdicts(items: Sequence[_Item], verdicts: Sequence[Verdict]) -> None:
             item.on_verdict(verdict)
 
 
-def verdicts(reply: Any, calls: int, attempts: int) -> list[Verdict]:
+def verdicts(reply: Any, calls: int, is_unsure: bool) -> list[Verdict]:
     """What the script's reply says of each call.
 
     After a repetition a record that was there already is our own; and whatever else the second try says, the first
     may have delivered: that can't be told any more.
     """
     if isinstance(reply, Unsent):
-        return [Verdict.UNAVAILABLE] * calls
-    if isinstance(reply, Rejected):
+        said = [Verdict.UNAVAILABLE] * calls
+    elif isinstance(reply, Rejected):
         said = [Verdict.REFUSED] * calls
     elif isinstance(reply, list) and len(reply) == calls:
         said = [_VERDICTS.get(bytes(word).split(b" ", 1)[0], Verdict.UNKNOWN) for word in reply]
     else:
         return [Verdict.UNKNOWN] * calls
-    if attempts <= 1:
+    if not is_unsure:
         return said
     return [Verdict.OK if verdict in (Verdict.OK, Verdict.DUP) else Verdict.UNKNOWN for verdict in said]
 

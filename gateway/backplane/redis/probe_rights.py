@@ -11,7 +11,7 @@ from typing import Any
 
 from redis.asyncio.client import PubSub
 from redis.crc import key_slot
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from gateway.backplane.keys import Keys
 from gateway.backplane.redis.probe_server import TROUBLE, Server
@@ -46,6 +46,7 @@ _CURES = {
     "READONLY": "请指向主节点 / point to the primary",
     "MISCONF": "持久化失败，检查磁盘和服务器日志 / saving to disk fails; see to the disk and the server's log",
     "CLUSTERDOWN": "集群不可用：redis-cli --cluster check / the Cluster is down: redis-cli --cluster check",
+    "没有回答": "检查服务器的负载，以及 CLIENT PAUSE / see to the server's load, and to CLIENT PAUSE",
     "LOADING": "Redis 正在载入数据，请稍后再试 / Redis is loading its data; try again later",
 }
 
@@ -100,6 +101,8 @@ async def _refused_commands(server: Server, keys: Keys, worker: str, *, is_clust
             name = " ".join(str(part) for part in command[: 2 if command[0] in ("SCRIPT", "CLUSTER") else 1])
             # Only the reason is of interest where it is another one than the missing right.
             refused.append(name if isinstance(error, NoPermissionError) else f"{name} ({_told(server, error)})")
+            if not isinstance(error, ResponseError):
+                break  # each of the others would take as long to stay without an answer
     return refused
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
 from gateway.backplane.redis.probe_server import TROUBLE, Server, ask
 from gateway.finding import Finding, Level
@@ -206,7 +206,10 @@ def _keepalive(value: str | None) -> list[Finding]:
 
 async def _open_door(server: Server) -> list[Finding]:
     subject = "访问控制 access"
-    if not await _lets_strangers_in(server):
+    lets_in = await _lets_strangers_in(server)
+    if lets_in is None:
+        return [Finding(Level.NOTE, subject, "未检查：没有回答 / not checked: no answer")]
+    if not lets_in:
         return [Finding(Level.OK, subject, "需要密码 / a password is needed")]
     if server.node is None or _is_loopback(server.node.host):
         bind, protected = await _config(server, "bind"), await _config(server, "protected-mode")
@@ -224,12 +227,15 @@ async def _open_door(server: Server) -> list[Finding]:
     ]
 
 
-async def _lets_strangers_in(server: Server) -> bool:
+async def _lets_strangers_in(server: Server) -> bool | None:
+    """None where that could not be found out."""
     client = server.stranger()
     try:
         await ask(client, "PING")
-    except TROUBLE:
+    except (AuthenticationError, NoPermissionError):
         return False
+    except TROUBLE as error:
+        return False if "DENIED" in str(error) else None
     finally:
         await client.aclose()
     return True

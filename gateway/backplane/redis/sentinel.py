@@ -1,10 +1,11 @@
-"""Asks the Sentinels, once a second and independently of all other connections, which server is the primary.
+"""Asks the Sentinels, twice a second and independently of all other connections, which server is the primary.
 
 Theory of operation
 -------------------
 Each Sentinel has a connection of its own, kept open. What it says counts while it is fresh. The newest configuration
 epoch wins, then what most of them say: a Sentinel that was cut off must not send us back to an old primary. An epoch
-older than one that was believed before is believed only from most of the Sentinels (they have been set up anew).
+older than one that was believed before is believed only from most of the Sentinels, or when nothing else was said for
+ten seconds (they have been set up anew).
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from gateway.backplane.redis.connector import Connector, close, receive, send
 logger = logging.getLogger(__name__)
 
 _FRESH_POLLS = 3
+_FORGET_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,18 @@ class Answer:
 
 def choose(answers: list[Answer], known: Answer | None, sentinels: int) -> Answer | None:
     """The answer to believe, None if the known one stays. `sentinels` is how many could have answered."""
-    if known is not None and all(answer.epoch < known.epoch for answer in answers) and len(answers) <= sentinels // 2:
+    if known is not None and are_older(answers, known) and len(answers) <= max(1, sentinels // 2):
         return None
     newest = [answer for answer in answers if answer.epoch == max(answer.epoch for answer in answers)]
     votes = Counter(answer.primary for answer in newest)
     if not votes or (known is not None and votes[known.primary] == max(votes.values())):
         return next((answer for answer in newest if known is not None and answer.primary == known.primary), None)
     return next(answer for answer in newest if answer.primary == votes.most_common(1)[0][0])
+
+
+def are_older(answers: list[Answer], known: Answer) -> bool:
+    """Whether all of them know less than what is known."""
+    return all(answer.epoch < known.epoch for answer in answers)
 
 
 class Sentinels:
@@ -59,6 +66,7 @@ class Sentinels:
         self._answers: dict[int, Answer] = {}
         self._troubles: dict[int, str] = {}
         self._known: Answer | None = None
+        self._doubted_since = 0.0
         self._is_heard = asyncio.Event()
         """Enough of them have answered, or all have been tried."""
 
@@ -120,12 +128,22 @@ class Sentinels:
     def _look(self) -> None:
         oldest = asyncio.get_running_loop().time() - _FRESH_POLLS * self._poll_seconds - self._timeout_seconds
         fresh = [answer for answer in self._answers.values() if answer.at >= oldest]
-        chosen = choose(fresh, self._known, len(self._connectors))
+        chosen = choose(fresh, self._believed(fresh), len(self._connectors))
         if chosen is not None:
             before, self._known = self._known, chosen
             if before is not None and before.primary != chosen.primary:
                 logger.warning("Redis 主节点已切换 / the primary has changed: %s", chosen.primary)
                 self._on_moved(chosen.primary)
+        self._note_tried()
+
+    def _believed(self, fresh: list[Answer]) -> Answer | None:
+        """What is known, unless nobody has said it for so long that the Sentinels must have been set up anew."""
+        now = asyncio.get_running_loop().time()
+        if self._known is None or not fresh or not are_older(fresh, self._known):
+            self._doubted_since = now
+        return self._known if now - self._doubted_since < _FORGET_SECONDS else None
+
+    def _note_tried(self) -> None:
         tried = self._answers.keys() | self._troubles.keys()
         if 2 * len(self._answers) > len(self._connectors) or len(tried) == len(self._connectors):
             self._is_heard.set()

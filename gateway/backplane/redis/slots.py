@@ -63,7 +63,10 @@ def _agreed(said: Mapping[Node, list[Node | None]]) -> list[Node | None]:
     agreed = list(columns[0])
     for slot, named in enumerate(zip(*columns, strict=True)):
         if named.count(named[0]) != len(named):
+            # One that could not be asked yet can't claim anything: it is believed if more name it than the claimant.
             claimed = [node for node in said if said[node][slot] == node]
+            if claimed:
+                claimed += [node for node in set(named) if node is not None and node not in said]
             agreed[slot] = max(claimed or named, key=named.count)
     return agreed
 

@@ -131,6 +131,7 @@ class Subscriber(Subscriptions):
         self._waiters = Waiters()
         self._requests: list[tuple[str, bytes]] = []
         self._wake = asyncio.Event()
+        self._is_connected = False
         self._was_up = False
         self._has_fallen = False
         self._meter = Meter()
@@ -183,8 +184,9 @@ class Subscriber(Subscriptions):
         self._confirmed.discard(name)
 
     def _request(self, verb: str, name: bytes) -> None:
-        self._requests.append((verb, name))
-        self._wake.set()
+        if self._is_connected:  # else all that is wanted is asked for anyway, once there is a connection
+            self._requests.append((verb, name))
+            self._wake.set()
 
     # -- the tasks
 
@@ -209,6 +211,7 @@ class Subscriber(Subscriptions):
         try:
             self._confirmed.clear()
             self._asked.clear()
+            self._is_connected = True
             self._requests = [(self.verbs[0], name) for name in self._wanted]
             self._missing = set(self._wanted)
             self._wake.set()
@@ -217,6 +220,7 @@ class Subscriber(Subscriptions):
                 while True:
                     self._hear(await receive(connection))
         finally:
+            self._is_connected = False
             self._has_fallen = self.up.is_set()
             self.up.clear()
             self._confirmed.clear()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-NAMES = ("announce", "answer", "beat", "commit", "dispatch", "note", "prune", "snapshot", "withdraw")
+NAMES = ("announce", "answer", "beat", "commit", "dispatch", "event", "note", "prune", "snapshot", "withdraw")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 -- KEYS[2] in:{W}        the mailbox, a channel
 -- KEYS[3..] call:{W}:<id>, one per call
 -- ARGV[1] PUBLISH or SPUBLISH · ARGV[2] message, or '' where nobody needs to be told · ARGV[3..] id, one per call
--- Returns how many heard it.
+-- Returns how many heard it, or the error of a server that takes no writes: nobody is told then.
 for i = 3, #KEYS do
-  redis.pcall('DEL', KEYS[i])
+  local gone = redis.pcall('DEL', KEYS[i])
+  if type(gone) == 'table' and gone.err and string.find(gone.err, 'READONLY') then return gone end
   redis.pcall('ZREM', KEYS[1], ARGV[i])
 end
 if ARGV[2] == '' then return 0 end

@@ -1,0 +1,244 @@
+"""Redis blinks: a subscription, a message or all of it is gone for a moment; nobody draws the wrong conclusion."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import pytest
+
+from gateway.backplane.base import Beat
+from gateway.backplane.envelope import Envelope
+from gateway.backplane.redis.connector import Connector
+from gateway.backplane.redis.membership import Membership
+from gateway.calls import Call
+from gateway.courier import NOSUB_TRIES, Courier
+from gateway.executor import Executor
+from gateway.worker import Worker
+from tests.peers.tools import echo, held, text_of
+from tests.support.gateway import AGENT, Gateway, Guests
+from tests.support.redis_server import RedisServer, engines, running
+from tests.support.running import RedisCluster, settings
+from tests.support.waiting import wait_until
+
+SETTINGS = {"beat_seconds": 0.2, "lease_seconds": 6.0, "redis_timeout_seconds": 1.0, "call_seconds": 6.0}
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    with running(next(iter(engines().values()))) as server:
+        yield server
+
+
+@pytest.fixture
+async def pair(
+    request: pytest.FixtureRequest, own_server: RedisServer, guests: Guests
+) -> AsyncGenerator[tuple[Gateway, Gateway]]:
+    """Two workers on a Redis that the test may stop."""
+    changes = {name: value for marker in request.node.iter_markers("settings") for name, value in marker.kwargs.items()}
+    cluster = RedisCluster(settings(redis_url=own_server.url, **SETTINGS | changes))
+    try:
+        a, b = [Gateway(await cluster.add_worker(), guests) for _ in range(2)]
+        yield a, b
+        await guests.leave()
+    finally:
+        await cluster.stop()
+
+
+@pytest.fixture
+def gaps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The workers that were told of a gap, in order."""
+    on_gap, told = Worker.on_gap, list[str]()
+
+    def note(worker: Worker) -> None:
+        told.append(worker.backplane.worker_id)
+        on_gap(worker)
+
+    monkeypatch.setattr(Worker, "on_gap", note)
+    return told
+
+
+def worker_of(gateway: Gateway) -> Any:
+    return gateway.worker._gateway.worker  # type: ignore[attr-defined]
+
+
+def id_of(gateway: Gateway) -> str:
+    return str(worker_of(gateway).backplane.worker_id)
+
+
+def is_connected(gateway: Gateway) -> bool:
+    return bool(worker_of(gateway).backplane.is_connected)
+
+
+def keep_deaf(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Once the worker's subscription is lost, it does not get another one before the event is set."""
+    connect, may_hear, name = Connector.connect, asyncio.Event(), f"mcpgw:{id_of(gateway)}"
+
+    async def connect_later(connector: Connector, role: str, *args: Any, **options: Any) -> Any:
+        if role == "sub" and connector._client_name == name:
+            await may_hear.wait()
+        return await connect(connector, role, *args, **options)
+
+    monkeypatch.setattr(Connector, "connect", connect_later)
+    return may_hear
+
+
+def kill_subscriptions(server: RedisServer) -> None:
+    with server.client() as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+
+async def test_a_tool_of_another_worker_is_not_unknown_to_a_robot_that_dials_in_at_a_blip(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker has tool servers of the agent's own to show, and has not read yet what others have."""
+    a, b = pair
+    await a.tool_server("here", [echo("near")])
+    await b.tool_server("there", [echo("far")])
+    may_hear = keep_deaf(a, monkeypatch)
+    kill_subscriptions(own_server)
+    await wait_until(lambda: not is_connected(a), "the blip is noticed")
+    robot = await a.robot()
+    request_id = await robot.start_call("far", {"text": "x"})
+    agent = worker_of(a).agents.get(AGENT)
+    await wait_until(lambda: agent.waiting or robot.answers(request_id), "the call waits")
+    may_hear.set()
+    assert text_of(await robot.answer(request_id)) == "x"
+
+
+async def test_a_call_waits_for_its_worker_to_find_a_redis_that_was_restarted_with_its_data(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, gaps: list[str]
+) -> None:
+    """The caller is back first. That nobody listens in the other mailbox does not mean yet that nobody is there."""
+    a, b = pair
+    server = await b.tool_server("there", [echo("far")])
+    robot = await a.robot()
+    await robot.sees("far")
+    on_nosub, unheard = Courier._on_nosub, list[Call]()
+
+    def note(courier: Courier, call: Call, sender: Any) -> None:
+        unheard.append(call)
+        on_nosub(courier, call, sender)
+
+    monkeypatch.setattr(Courier, "_on_nosub", note)
+    may_hear = keep_deaf(b, monkeypatch)
+    own_server.restart(keeps_data=True)
+    await wait_until(lambda: id_of(a) in gaps, "the caller is back")
+    request_id = await robot.start_call("far", {"text": "x"})
+    most = NOSUB_TRIES + 3
+    await wait_until(lambda: len(unheard) >= most or robot.answers(request_id), "the call has been tried often enough")
+    may_hear.set()
+    assert text_of(await robot.answer(request_id)) == "x"
+    assert len(server.calls) == 1
+
+
+async def test_a_refusal_that_died_with_its_hearers_subscription_is_found_again_by_asking(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis counted the dying connection as a receiver, and there is no record to read a refusal from."""
+    a, b = pair
+    server = await b.tool_server("calc", [echo()])
+    robot = await a.robot()
+    await robot.sees("echo")
+    run, on_nack = Executor._run, Courier._on_nack
+    refused, lost = list[str](), list[str]()
+
+    def refuse_the_first(executor: Executor, envelope: Envelope) -> str | None:
+        if refused:
+            return run(executor, envelope)
+        refused.append(envelope.id)
+        return "early"
+
+    def lose_the_first(courier: Courier, call: Call, reason: str, sender: Any) -> None:
+        if lost:
+            on_nack(courier, call, reason, sender)
+        else:
+            lost.append(reason)
+
+    monkeypatch.setattr(Executor, "_run", refuse_the_first)
+    monkeypatch.setattr(Courier, "_on_nack", lose_the_first)
+    request_id = await robot.start_call("echo", {"text": "x"})
+    await wait_until(lambda: bool(lost), "the refusal is lost")
+    kill_subscriptions(own_server)
+    assert text_of(await robot.answer(request_id, seconds=8)) == "x"
+    assert len(server.calls) == 1
+
+
+async def test_a_tool_server_that_came_and_went_in_an_outage_leaves_no_tools_behind(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer
+) -> None:
+    a, b = pair
+    await b.tool_server("there", [echo("far")])
+    robot = await a.robot()
+    await robot.sees("far")
+    own_server.stop()
+    await wait_until(lambda: not is_connected(a), "the outage is noticed")
+    fresh = await a.tool_server("fresh", [echo("fleeting")], is_awaited=False)
+    await robot.sees("fleeting", "far")
+    await fresh.vanish()
+    own_server.start()
+    await wait_until(lambda: is_connected(a) and is_connected(b), "both are back")
+    await robot.sees("far", without=["fleeting"])
+
+
+async def test_a_tool_server_that_left_an_emptied_redis_leaves_no_tools_behind(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer
+) -> None:
+    """Its worker knows best that the connection is no more; what others had is believed for a while."""
+    a, b = pair
+    await b.tool_server("there", [echo("far")])
+    server = await a.tool_server("here", [echo("near")])
+    robot = await a.robot()
+    await robot.sees("near", "far")
+    worker_of(a)._lease.stop()  # the row is not put back before the connection ends
+    with own_server.client() as client:
+        client.flushall()
+    await server.vanish()
+    await wait_until(lambda: not worker_of(a).hub.tool_servers, "its connection has gone")
+    worker_of(a)._lease._is_stopped = False
+    await robot.sees("far", without=["near"])
+
+
+async def test_a_connection_that_was_replaced_unheard_does_not_count_while_redis_is_away(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker still holds it, and has read that another one has its place."""
+    a, b = pair
+    await a.tool_server("calc", [echo("old")], server_id="calc")
+    robot = await a.robot()
+    await robot.sees("old")
+    monkeypatch.setattr(Worker, "_on_kick", lambda worker, envelope: None)  # the news is lost
+    await b.tool_server("calc", [echo("new")], server_id="calc", is_awaited=False)
+    await robot.sees("new", without=["old"])
+    assert worker_of(a).hub.tool_servers
+    own_server.stop()
+    await wait_until(lambda: not is_connected(a), "the outage is noticed")
+    await a.tool_server("other", [echo("another")], is_awaited=False)
+    await robot.sees("another")
+    assert sorted(await robot.names()) == ["another", "new"]
+
+
+@pytest.mark.settings(lease_seconds=1.0)
+async def test_a_worker_whose_beats_are_slow_every_time_still_finds_out_who_is_dead(
+    pair: tuple[Gateway, Gateway], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first slow beat may mean that Redis was away, and that others need time to come back; one more does not."""
+    monkeypatch.setattr("gateway.lease.RECONNECT_SECONDS", 0.5)
+    a, b = pair
+    server = await b.tool_server("calc", [held("slow")])
+    robot = await a.robot()
+    await robot.sees("slow")
+    request_id = await robot.start_call("slow")
+    await server.until_called()
+    beat, dead, slow_beats = Membership.beat, id_of(b), list[Beat]()
+
+    async def beat_slowly(membership: Membership, *args: Any) -> Beat:
+        if membership.worker_id == dead:
+            await asyncio.Event().wait()
+        await asyncio.sleep(2 * SETTINGS["beat_seconds"])
+        slow_beats.append(await beat(membership, *args))
+        return slow_beats[-1]
+
+    monkeypatch.setattr(Membership, "beat", beat_slowly)
+    error = (await robot.answer(request_id, seconds=8))["error"]
+    assert error["data"]["reason"] == "worker lost"
+    assert len(slow_beats) > 1
