@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class Backoff:
-    """How long to wait before the next try: doubling up to 2 s, half of it by chance, so that workers spread out."""
+    """How long to wait before the next try: doubling up to 1 s, half of it by chance, so that workers spread out."""
 
     def __init__(self) -> None:
         self._failures = 0
@@ -22,7 +22,7 @@ class Backoff:
 
     def next_seconds(self) -> float:
         self._failures += 1
-        return min(0.05 * 2.0 ** min(self._failures, 10), 2.0) * random.uniform(0.5, 1.0)
+        return min(0.05 * 2.0 ** min(self._failures, 10), 1.0) * random.uniform(0.5, 1.0)
 
 
 class Attempts:

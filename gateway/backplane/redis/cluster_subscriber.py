@@ -15,7 +15,6 @@ from typing import Any
 
 from redis.exceptions import MovedError, RedisError
 
-from gateway.backplane.base import BackplaneUnavailable
 from gateway.backplane.redis.address import Node
 from gateway.backplane.redis.connector import Connector
 from gateway.backplane.redis.slots import slot_of
@@ -107,18 +106,9 @@ class ClusterSubscriber(Subscriptions):
 
     # -- for callers
 
-    async def add(self, channel: str) -> None:
-        name = channel.encode()
-        if self.hears(channel):
-            return
+    def want(self, name: bytes) -> None:
         self._wanted.add(name)
         self._place(name)
-        try:
-            await self._waiters.wait(name, self._connector.timeout_seconds)
-        except TimeoutError:
-            if name not in self._waiters:
-                self.discard(channel)
-            raise BackplaneUnavailable(self.trouble or "Redis: no confirmation of a subscription") from None
 
     def discard(self, channel: str) -> None:
         name = channel.encode()

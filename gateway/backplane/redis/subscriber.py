@@ -40,6 +40,8 @@ class Subscriptions(ABC):
     """Set while this worker can be reached."""
     tried: asyncio.Event
     """The first try to get there has succeeded or failed."""
+    _connector: Connector
+    _waiters: "Waiters"
 
     @property
     @abstractmethod
@@ -50,9 +52,22 @@ class Subscriptions(ABC):
     async def run(self) -> None:
         """Keep what is wanted subscribed, until cancelled. Never raises for anything that Redis does."""
 
-    @abstractmethod
     async def add(self, channel: str) -> None:
         """Subscribe; returns when it is confirmed. Raises BackplaneUnavailable if that takes too long."""
+        name = channel.encode()
+        if self.hears(channel):
+            return
+        self.want(name)
+        try:
+            await self._waiters.wait(name, self._connector.timeout_seconds)
+        except TimeoutError:
+            if name not in self._waiters:
+                self.discard(channel)
+            raise BackplaneUnavailable(self.trouble or "Redis: no confirmation of a subscription") from None
+
+    @abstractmethod
+    def want(self, name: bytes) -> None:
+        """Subscribe as soon as may be."""
 
     @abstractmethod
     def discard(self, channel: str) -> None:
@@ -143,20 +158,7 @@ class Subscriber(Subscriptions):
     def trouble(self) -> str:
         return self._trouble
 
-    async def add(self, channel: str) -> None:
-        name = channel.encode()
-        if name in self._confirmed:
-            return
-        self.want(name)
-        try:
-            await self._waiters.wait(name, self._connector.timeout_seconds)
-        except TimeoutError:
-            if name not in self._waiters:
-                self.discard(channel)
-            raise BackplaneUnavailable(self.trouble or "Redis: no confirmation of a subscription") from None
-
     def want(self, name: bytes) -> None:
-        """Subscribe as soon as may be."""
         if name not in self._wanted:
             self._wanted.add(name)
             self._request(self.verbs[0], name)
