@@ -58,6 +58,8 @@ class Agent:
         """Until when facts are believed that the store has forgotten, in loop time; 0: it has forgotten none."""
         self.looks_again_at = 0.0
         """When to look whether they are back, should nobody say so."""
+        self.noted = 0
+        """The latest revision that somebody has told of: an agent that has only robots has none to be read."""
         self.is_loaded = False
         self.is_makeshift = False
         """The catalog is what this worker knows by itself, and the store is still being asked."""
@@ -172,7 +174,8 @@ class Agents:
     def note_revision(self, agent_id: str, revision: int) -> None:
         """Somebody says that the agent's facts have reached this revision."""
         agent = self._agents.get(agent_id)
-        if agent is not None and revision > agent.catalog.revision:
+        if agent is not None and revision > max(agent.catalog.revision, agent.noted):
+            agent.noted = revision
             self.refresh(agent)
 
     def refresh(self, agent: Agent) -> None:
@@ -219,6 +222,7 @@ class Agents:
 
     def refresh_all(self) -> None:
         for agent in self._agents.values():
+            agent.noted = 0
             self.refresh(agent)
 
     def end_graces(self) -> None:
@@ -294,7 +298,11 @@ class Agents:
 
     def _recall(self, agent: Agent, snapshot: Snapshot) -> Snapshot:
         """Add what the store has forgotten, until those who know it have put it back."""
-        known = outage.remembered(snapshot, agent.facts, self._is_gone_from(agent)) if agent.is_loaded else snapshot
+        known = snapshot
+        if agent.is_loaded:
+            grace_ms = round(self._settings.grace_seconds * 1000)
+            is_gone = self._is_gone_from(agent)
+            known = outage.remembered(snapshot, agent.facts, grace_ms=grace_ms, is_gone=is_gone)
         now = self._tasks.now()
         if known is snapshot or 0 < agent.remembers_until <= now:
             agent.remembers_until = agent.looks_again_at = 0.0

@@ -61,17 +61,23 @@ def facts(
     return known
 
 
-def remembered(snapshot: Snapshot, last: Snapshot, is_gone: Callable[[Row], bool] = lambda _: False) -> Snapshot:
+def remembered(
+    snapshot: Snapshot, last: Snapshot, *, grace_ms: int, is_gone: Callable[[Row], bool] = lambda _: False
+) -> Snapshot:
     """The facts of a store, and of `last` those that it can only have forgotten.
 
-    A tool server that was connected and has no row any more: in the ordinary course of things it would be offline.
+    A tool server that was connected and has no row any more: in the ordinary course of things it would be offline. So
+    it is, from now on, where `is_gone` knows that its connection is no more.
     """
     conns = {row.conn for row in snapshot.rows.values()}
-    lost = {
-        server_id: row
-        for server_id, row in last.rows.items()
-        if row.state == "up" and server_id not in snapshot.rows and row.conn not in conns and not is_gone(row)
-    }
+    lost: dict[str, Row] = {}
+    for server_id, row in last.rows.items():
+        is_listed = row.state == "up" or (row.state == "offline" and snapshot.now_ms < row.offline_since + grace_ms)
+        if not is_listed or server_id in snapshot.rows or row.conn in conns:
+            continue
+        if row.state == "up" and is_gone(row):
+            row = replace(row, state="offline", offline_since=snapshot.now_ms, cause=CAUSE)
+        lost[server_id] = row
     if not lost:
         return snapshot
     claims = {name: claim for name, claim in last.claims.items() if claim.server in lost}

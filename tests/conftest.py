@@ -34,7 +34,7 @@ def guests() -> Guests:
     return Guests()
 
 
-def _changes(request: pytest.FixtureRequest) -> dict[str, Any]:
+def settings_of(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The settings that the test's markers name."""
     changes: dict[str, Any] = {}
     for marker in reversed(list(request.node.iter_markers("settings"))):
@@ -59,7 +59,7 @@ async def _serving(cluster: Cluster, guests: Guests) -> AsyncGenerator[StartClus
 @pytest.fixture
 async def gateway(request: pytest.FixtureRequest, guests: Guests) -> AsyncGenerator[Gateway]:
     """One worker on the memory backplane: what a home has."""
-    cluster = MemoryCluster(settings(**_changes(request)), is_shared=False)
+    cluster = MemoryCluster(settings(**settings_of(request)), is_shared=False)
     async with _serving(cluster, guests) as start:
         [gateway] = await start(1)
         yield gateway
@@ -72,10 +72,27 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    """One that the test may stop, freeze and start again."""
+    with running(next(iter(engines().values()))) as server:
+        yield server
+
+
+@pytest.fixture
+async def pair(
+    request: pytest.FixtureRequest, own_server: RedisServer, guests: Guests
+) -> AsyncGenerator[tuple[Gateway, Gateway]]:
+    """Two workers on a Redis of their own."""
+    async with _serving(RedisCluster(settings(**settings_of(request), redis_url=own_server.url)), guests) as start:
+        a, b = await start(2)
+        yield a, b
+
+
 @pytest.fixture(params=["memory", "redis"])
 async def cluster(request: pytest.FixtureRequest, guests: Guests) -> AsyncGenerator[StartCluster]:
     """A function that starts so many workers on one backplane: `a, b = await cluster(2)`."""
-    changes = _changes(request)
+    changes = settings_of(request)
     if request.param == "memory":
         async with _serving(MemoryCluster(settings(**changes)), guests) as start:
             yield start

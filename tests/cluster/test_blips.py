@@ -1,47 +1,33 @@
 """Redis blinks: a subscription, a message or all of it is gone for a moment; nobody draws the wrong conclusion."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import pytest
 
-from gateway.backplane.base import Beat
+from gateway.agents import Agents
+from gateway.backplane.base import Beat, Change, Snapshot, Tell
 from gateway.backplane.envelope import Envelope
+from gateway.backplane.memory import MemoryBackplane, MemoryStore
 from gateway.backplane.redis.connector import Connector
+from gateway.backplane.redis.directory import Directory
+from gateway.backplane.redis.ledger import Ledger
 from gateway.backplane.redis.membership import Membership
 from gateway.calls import Call
 from gateway.courier import NOSUB_TRIES, Courier
+from gateway.directory import Row
 from gateway.executor import Executor
+from gateway.tasks import Tasks
 from gateway.worker import Worker
 from tests.peers.tools import echo, held, text_of
-from tests.support.gateway import AGENT, Gateway, Guests
-from tests.support.redis_server import RedisServer, engines, running
-from tests.support.running import RedisCluster, settings
+from tests.support.gateway import AGENT, Gateway
+from tests.support.redis_server import RedisServer
+from tests.support.running import settings
 from tests.support.waiting import wait_until
 
 SETTINGS = {"beat_seconds": 0.2, "lease_seconds": 6.0, "redis_timeout_seconds": 1.0, "call_seconds": 6.0}
 
-
-@pytest.fixture
-def own_server() -> Iterator[RedisServer]:
-    with running(next(iter(engines().values()))) as server:
-        yield server
-
-
-@pytest.fixture
-async def pair(
-    request: pytest.FixtureRequest, own_server: RedisServer, guests: Guests
-) -> AsyncGenerator[tuple[Gateway, Gateway]]:
-    """Two workers on a Redis that the test may stop."""
-    changes = {name: value for marker in request.node.iter_markers("settings") for name, value in marker.kwargs.items()}
-    cluster = RedisCluster(settings(redis_url=own_server.url, **SETTINGS | changes))
-    try:
-        a, b = [Gateway(await cluster.add_worker(), guests) for _ in range(2)]
-        yield a, b
-        await guests.leave()
-    finally:
-        await cluster.stop()
+pytestmark = pytest.mark.settings(**SETTINGS)
 
 
 @pytest.fixture
@@ -82,9 +68,11 @@ def keep_deaf(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> asyncio.Even
     return may_hear
 
 
-def kill_subscriptions(server: RedisServer) -> None:
+def kill_subscription(server: RedisServer, gateway: Gateway) -> None:
     with server.client() as client:
-        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        for entry in client.client_list(_type="pubsub"):
+            if entry["name"].startswith(f"mcpgw:{id_of(gateway)}"):
+                client.client_kill_filter(_id=entry["id"])
 
 
 async def test_a_tool_of_another_worker_is_not_unknown_to_a_robot_that_dials_in_at_a_blip(
@@ -95,7 +83,7 @@ async def test_a_tool_of_another_worker_is_not_unknown_to_a_robot_that_dials_in_
     await a.tool_server("here", [echo("near")])
     await b.tool_server("there", [echo("far")])
     may_hear = keep_deaf(a, monkeypatch)
-    kill_subscriptions(own_server)
+    kill_subscription(own_server, a)
     await wait_until(lambda: not is_connected(a), "the blip is noticed")
     robot = await a.robot()
     request_id = await robot.start_call("far", {"text": "x"})
@@ -158,13 +146,41 @@ async def test_a_refusal_that_died_with_its_hearers_subscription_is_found_again_
     monkeypatch.setattr(Courier, "_on_nack", lose_the_first)
     request_id = await robot.start_call("echo", {"text": "x"})
     await wait_until(lambda: bool(lost), "the refusal is lost")
-    kill_subscriptions(own_server)
+    kill_subscription(own_server, a)
     assert text_of(await robot.answer(request_id, seconds=8)) == "x"
     assert len(server.calls) == 1
 
 
-async def test_a_tool_server_that_came_and_went_in_an_outage_leaves_no_tools_behind(
-    pair: tuple[Gateway, Gateway], own_server: RedisServer
+async def test_an_answer_that_could_not_be_written_down_and_was_not_heard_is_found_by_asking(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record still says that the call is under way; only the worker that ran it knows better."""
+    a, b = pair
+    server = await b.tool_server("there", [held("far")])
+    robot = await a.robot()
+    await robot.sees("far")
+    request_id = await robot.start_call("far")
+    call = await server.until_called()
+    answer, lost = Ledger.answer, list[str]()
+
+    def lose_the_first(ledger: Ledger, to: str, envelope: Envelope, *, on_unheard: Tell) -> None:
+        if lost:
+            answer(ledger, to, envelope, on_unheard=on_unheard)
+        else:
+            lost.append(envelope.id)
+            on_unheard()
+
+    monkeypatch.setattr(Ledger, "answer", lose_the_first)
+    await call.answer("not lost")
+    await wait_until(lambda: bool(lost), "the answer is lost")
+    kill_subscription(own_server, a)
+    assert text_of(await robot.answer(request_id, seconds=8)) == "not lost"
+    assert len(server.calls) == 1
+
+
+@pytest.mark.settings(grace_seconds=0.5)
+async def test_a_tool_server_that_came_and_went_in_an_outage_leaves_no_tools_behind_its_grace(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = pair
     await b.tool_server("there", [echo("far")])
@@ -174,13 +190,16 @@ async def test_a_tool_server_that_came_and_went_in_an_outage_leaves_no_tools_beh
     await wait_until(lambda: not is_connected(a), "the outage is noticed")
     fresh = await a.tool_server("fresh", [echo("fleeting")], is_awaited=False)
     await robot.sees("fleeting", "far")
+    monkeypatch.setattr(worker_of(a).agents, "_make_do", lambda agent: None)  # it looks again when Redis is back
     await fresh.vanish()
+    await wait_until(lambda: not worker_of(a).hub.tool_servers, "its connection has gone")
     own_server.start()
     await wait_until(lambda: is_connected(a) and is_connected(b), "both are back")
     await robot.sees("far", without=["fleeting"])
 
 
-async def test_a_tool_server_that_left_an_emptied_redis_leaves_no_tools_behind(
+@pytest.mark.settings(grace_seconds=0.5)
+async def test_a_tool_server_that_left_an_emptied_redis_leaves_no_tools_behind_its_grace(
     pair: tuple[Gateway, Gateway], own_server: RedisServer
 ) -> None:
     """Its worker knows best that the connection is no more; what others had is believed for a while."""
@@ -196,6 +215,45 @@ async def test_a_tool_server_that_left_an_emptied_redis_leaves_no_tools_behind(
     await wait_until(lambda: not worker_of(a).hub.tool_servers, "its connection has gone")
     worker_of(a)._lease._is_stopped = False
     await robot.sees("far", without=["near"])
+
+
+async def test_calls_wait_for_a_tool_server_that_redials_after_redis_was_emptied(
+    pair: tuple[Gateway, Gateway], own_server: RedisServer
+) -> None:
+    """It dropped before its row could be put back: it counts as offline, not as never having been."""
+    a, _ = pair
+    server = await a.tool_server("here", [echo("near")])
+    robot = await a.robot()
+    await robot.sees("near")
+    worker_of(a)._lease.stop()
+    with own_server.client() as client:
+        client.flushall()
+    await server.vanish()
+    await wait_until(lambda: not worker_of(a).hub.tool_servers, "its connection has gone")
+    worker_of(a)._lease._is_stopped = False
+    request_id = await robot.start_call("near", {"text": "x"})
+    await wait_until(lambda: bool(worker_of(a).desk._parked), "the call waits for it")
+    await a.tool_server("here", [echo("near")], is_awaited=False)
+    assert text_of(await robot.answer(request_id)) == "x"
+
+
+async def test_an_agent_that_has_only_robots_is_not_read_at_every_beat(
+    pair: tuple[Gateway, Gateway], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = pair
+    await a.robot()
+    snapshot, read = Directory.snapshot, list[str]()
+
+    async def noted(directory: Directory, agent: str) -> Snapshot:
+        read.append(agent)
+        return await snapshot(directory, agent)
+
+    beats = worker_of(a)._lease._beats
+    await wait_until(lambda: worker_of(a)._lease._beats > beats + 2, "it has become known")
+    monkeypatch.setattr(Directory, "snapshot", noted)
+    beats = worker_of(a)._lease._beats
+    await wait_until(lambda: worker_of(a)._lease._beats > beats + 5, "some beats have passed")
+    assert read == []
 
 
 async def test_a_connection_that_was_replaced_unheard_does_not_count_while_redis_is_away(
@@ -242,3 +300,33 @@ async def test_a_worker_whose_beats_are_slow_every_time_still_finds_out_who_is_d
     error = (await robot.answer(request_id, seconds=8))["error"]
     assert error["data"]["reason"] == "worker lost"
     assert len(slow_beats) > 1
+
+
+async def test_facts_that_redis_has_forgotten_are_not_read_at_every_beat() -> None:
+    """Thousands of agents may have them, of a worker that comes back with its rows soon, or never."""
+    store, reads, nobody = MemoryStore(), list[str](), lambda agent: None
+
+    class Counted(MemoryBackplane):
+        async def snapshot(self, agent: str) -> Snapshot:
+            reads.append(agent)
+            return await super().snapshot(agent)
+
+    backplane, tasks = Counted(store, "here", is_shared=True), Tasks()
+    agents = Agents(settings(), backplane, tasks, on_catalog=nobody, on_trouble=nobody)
+    row = Row("up", "elsewhere", "c1", since=1, epoch=1, name="calc", toolset="t", tools=1)
+    await backplane.commit(AGENT, 0, Change({"calc": row}, toolsets={"t": b"[]"}))
+    agent = agents.enter(AGENT)
+    robot: Any = object()
+    agent.robots["r"] = robot
+    async with tasks:
+        agents.attend(agent)
+        await wait_until(lambda: not agent.is_loading, "the facts are read")
+        store.agents.clear()
+        agents.refresh_all()
+        await wait_until(lambda: not agent.is_loading, "they are forgotten, and remembered here")
+        assert list(agent.catalog.rows) == ["calc"]
+        reads.clear()
+        for _ in range(3):
+            agents.refresh_stale()
+            await wait_until(lambda: not agent.is_loading, "nothing is being read")
+        assert reads == []

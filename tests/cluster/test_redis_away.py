@@ -1,6 +1,5 @@
 """Redis stops answering under running workers: local calls go on, remote ones end clearly, and all comes back."""
 
-from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import pytest
@@ -8,29 +7,13 @@ import pytest
 from tests.peers.robot import Robot
 from tests.peers.tools import echo, held, text_of
 from tests.support.gateway import Gateway, Guests
-from tests.support.redis_server import RedisServer, engines, running
+from tests.support.redis_server import RedisServer
 from tests.support.running import RedisCluster, settings
 from tests.support.waiting import wait_until
 
 SHORT = {"beat_seconds": 0.2, "lease_seconds": 2.0, "redis_timeout_seconds": 0.5, "park_seconds": 1.0}
 
-
-@pytest.fixture
-def own_server() -> Iterator[RedisServer]:
-    with running(next(iter(engines().values()))) as server:
-        yield server
-
-
-@pytest.fixture
-async def pair(own_server: RedisServer, guests: Guests) -> AsyncGenerator[tuple[Gateway, Gateway]]:
-    """Two workers on a Redis that the test may stop."""
-    cluster = RedisCluster(settings(redis_url=own_server.url, **SHORT))
-    try:
-        a, b = [Gateway(await cluster.add_worker(), guests) for _ in range(2)]
-        yield a, b
-        await guests.leave()
-    finally:
-        await cluster.stop()
+pytestmark = pytest.mark.settings(**SHORT)
 
 
 async def test_local_calls_need_no_redis_and_remote_ones_say_that_it_is_away(

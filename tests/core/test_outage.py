@@ -9,6 +9,7 @@ from gateway.registry import Newcomer, Rules
 
 RULES = Rules(hold_ms=3_600_000, handshake_ms=60_000, servers_max=64, tools_max=100)
 NOW = 1_000_000
+GRACE = 10_000
 
 
 def row(worker: str, conn: str, name: str = "calc") -> Row:
@@ -81,18 +82,29 @@ def test_a_newcomer_beyond_a_limit_has_to_wait_for_the_store() -> None:
 
 def test_a_connected_tool_server_that_the_store_does_not_know_any_more_is_remembered() -> None:
     emptied = Snapshot(0, NOW)
-    assert remembered(emptied, LAST).rows == LAST.rows
-    assert remembered(emptied, LAST).claims == LAST.claims
+    assert remembered(emptied, LAST, grace_ms=GRACE).rows == LAST.rows
+    assert remembered(emptied, LAST, grace_ms=GRACE).claims == LAST.claims
     half = Snapshot(80, NOW, rows={"lamp": row("w3", "c3", "lamp")}, claims={"on": Claim("lamp", "on", 9, 0)})
-    assert remembered(half, LAST).rows == {"calc": LAST.rows["calc"], "lamp": half.rows["lamp"]}
-    assert remembered(half, LAST).claims["on"].claimed == 9
+    assert remembered(half, LAST, grace_ms=GRACE).rows == {"calc": LAST.rows["calc"], "lamp": half.rows["lamp"]}
+    assert remembered(half, LAST, grace_ms=GRACE).claims["on"].claimed == 9
 
 
 def test_what_the_store_knows_is_not_overruled() -> None:
     offline = replace(LAST, rows={**LAST.rows, "calc": replace(LAST.rows["calc"], state="offline")})
-    assert remembered(offline, LAST) is offline
-    assert remembered(LAST, offline) is LAST
+    assert remembered(offline, LAST, grace_ms=GRACE) is offline
+    assert remembered(LAST, offline, grace_ms=GRACE) is LAST
     renamed = replace(LAST, rows={"calc-2": LAST.rows["calc"], "lamp": LAST.rows["lamp"]})
-    assert remembered(renamed, LAST) is renamed, "the same connection under another name"
+    assert remembered(renamed, LAST, grace_ms=GRACE) is renamed, "the same connection under another name"
     gone = Snapshot(80, NOW)
-    assert remembered(gone, replace(LAST, rows={"calc": replace(LAST.rows["calc"], state="offline")})) is gone
+    long_gone = replace(LAST.rows["calc"], state="offline", offline_since=NOW - GRACE)
+    assert remembered(gone, replace(LAST, rows={"calc": long_gone}), grace_ms=GRACE) is gone
+
+
+def test_what_is_known_to_be_gone_is_remembered_as_offline_for_its_grace() -> None:
+    emptied = Snapshot(0, NOW)
+    known = remembered(emptied, LAST, grace_ms=GRACE, is_gone=lambda row: row.conn == "c1")
+    assert (known.rows["calc"].state, known.rows["calc"].offline_since) == ("offline", NOW)
+    assert known.rows["lamp"].state == "up"
+    later = replace(emptied, now_ms=NOW + GRACE - 1)
+    assert remembered(later, known, grace_ms=GRACE).rows["calc"] == known.rows["calc"]
+    assert "calc" not in remembered(replace(emptied, now_ms=NOW + GRACE), known, grace_ms=GRACE).rows
