@@ -132,7 +132,10 @@ class Lease:
         elif self._look_again or (self._recover_again and not self._is_recovering):
             self._look_again = False
             self.recover()
-        await self._read_changes()
+        try:
+            await self._read_changes()
+        except BackplaneUnavailable as error:  # in a Cluster that list may be away alone; the next beat reads on
+            logger.warning("changes not read", extra={"cause": str(error)})
         self._agents.revive({worker for worker, until in beat.workers.items() if until > beat.now_ms})
         if started >= self._judge_from:
             await self._look_after_others(beat)

@@ -3,20 +3,23 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 
 import pytest
 
 from gateway.backplane.redis import probe_settings
+from gateway.backplane.redis.address import Node, parse
 from gateway.backplane.redis.probe import probe
 from gateway.backplane.redis.probe_rights import ACL, ACL_CLUSTER
-from gateway.backplane.redis.probe_settings import BUFFER, is_exposed
+from gateway.backplane.redis.probe_server import Server
+from gateway.backplane.redis.probe_settings import BUFFER, Standing, is_exposed
 from gateway.finding import Finding, Level
 from tests.docs.markdown import read
 from tests.support import netns
 from tests.support.redis_cluster import SLOTS, ClusterNode, ServerCluster
 from tests.support.redis_sentinel import SentinelSet, wait_for
 from tests.support.redis_server import RedisServer, engines, running
+from tests.support.toxics import Toxics
 
 PROGRAM = next(iter(engines().values()))
 PASSWORD = "hunter2"
@@ -245,6 +248,38 @@ def test_a_check_leaves_nothing_behind(server: RedisServer) -> None:
     examined(server.url)
     with server.client() as admin:
         assert admin.keys() == []
+
+
+@pytest.fixture
+def paused(server: RedisServer) -> Iterator[RedisServer]:
+    """It answers, except to what would change something."""
+    with server.client() as admin:
+        admin.execute_command("CLIENT", "PAUSE", "60000", "WRITE")
+        yield server
+        admin.execute_command("CLIENT", "UNPAUSE")
+
+
+def test_a_paused_server_is_waited_for_once_and_not_for_every_command(paused: RedisServer) -> None:
+    [failure] = failures(examined(paused.url, 0.3))
+    assert "SET" in failure.text
+    assert "," not in failure.text, "no other command was tried"
+
+
+def test_a_paused_server_is_told_as_such_and_not_as_missing_rights(paused: RedisServer) -> None:
+    [failure] = failures(examined(paused.url, 0.3))
+    assert "no answer in time" in failure.text
+    assert "CLIENT PAUSE" in failure.cure
+
+
+async def test_a_stranger_who_gets_no_answer_has_not_been_refused(server: RedisServer) -> None:
+    async with Toxics("127.0.0.1", server.port) as toxics, AsyncExitStack() as stack:
+        examiner = Server(parse(f"redis://{toxics.address}"), Node("127.0.0.1", toxics.port), 0.3)
+        stack.push_async_callback(examiner.close)
+        assert await examiner.reach() is None
+        toxics.blackhole()  # for whoever comes now: the stranger
+        finding = about(await probe_settings.settings(examiner, Standing()), "access")
+    assert finding.level is NOTE
+    assert "not checked" in finding.text
 
 
 # -- Sentinel

@@ -188,14 +188,14 @@ class Directory(Core):
 
     async def renew(self, agents: Collection[str]) -> None:
         keys, lifetimes = self._keys, self._lifetimes
-        if self._unlisted:
-            await self._list_changes()
         tags = [agent_tag(agent) for agent in agents]
         commands: list[tuple[Any, ...]] = [("PEXPIRE", keys.agents, lifetimes.agent_ms)]
         for tag in tags:
             commands += [("PEXPIRE", key(tag), lifetimes.agent_ms) for key in (keys.revision, keys.servers, keys.names)]
             commands.append(("PEXPIRE", keys.robots(tag), lifetimes.robots_ms))
         await self._call_all(commands)
+        if self._unlisted:
+            await self._list_changes()
         await self._prune_agents()
 
     async def _prune_agents(self) -> None:

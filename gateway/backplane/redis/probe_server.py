@@ -9,6 +9,7 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.backplane.redis.address import Address, Node
 from gateway.finding import Finding, Level
@@ -105,7 +106,7 @@ def paired(reply: Any) -> Mapping[str, Any]:
 
 def reason_of(error: Exception) -> str:
     """The error for people."""
-    if isinstance(error, TimeoutError) or not str(error):
+    if isinstance(error, TimeoutError | RedisTimeoutError) or not str(error):
         return "没有回答 / no answer in time"
     return redact(str(error))
 
