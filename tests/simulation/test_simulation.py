@@ -17,6 +17,9 @@ from tests.simulation.sabotage import SABOTAGES
 FIRST = int(os.environ.get("SIMULATION_FROM", "0"))
 FACTOR = int(os.environ.get("SIMULATION_RUNS", "2080")) / 2080
 SLICES = 4
+PATIENCE_SECONDS = 170.0
+"""A slice computes for about eight seconds, and shares its core with many on a busy machine."""
+pytestmark = pytest.mark.timeout(PATIENCE_SECONDS + 10)
 CLUSTER_RUNS = round(20 * FACTOR)
 """Of each slice: whole workers with robots and tool servers, redis-py and all."""
 MODEL_RUNS = round(500 * FACTOR)
@@ -36,7 +39,7 @@ CONTROLS = {
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`python -m tests.simulation` with these arguments."""
     command = [sys.executable, "-m", "tests.simulation", "--quiet", *arguments]
-    seconds = 55 if FACTOR == 1 else None
+    seconds = PATIENCE_SECONDS if FACTOR <= 1 else None
     return subprocess.run(
         command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": "0"}, capture_output=True, text=True, timeout=seconds
     )
