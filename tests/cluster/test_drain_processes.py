@@ -23,7 +23,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
 KEYS = Keys()
-DRAIN: dict[str, Any] = {"drain_seconds": 1.5, "drain_grace_seconds": 0.2, "beat_seconds": 0.5, "lease_seconds": 6.0}
+DRAIN: dict[str, Any] = {"drain_seconds": 6.0, "drain_grace_seconds": 0.2, "beat_seconds": 0.5, "lease_seconds": 6.0}
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ class Caller:
             while (answer := await self._ask(robot, tools, text)) is None:
                 robot = await self._dial()
             self.answers.append(answer)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.03)
 
     async def _dial(self) -> Robot:
         while True:
