@@ -73,6 +73,13 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
+def store(redis_server: RedisServer) -> Iterator[Any]:
+    """The operator's look into Redis."""
+    with redis_server.client() as client:
+        yield client
+
+
+@pytest.fixture
 def own_server() -> Iterator[RedisServer]:
     """One that the test may stop, freeze and start again."""
     with running(next(iter(engines().values()))) as server:

@@ -1,7 +1,6 @@
 """A worker that leaves in peace: how its drain begins, and what is left of it at the end (design §8)."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from tests.peers.tools import echo, held, text_of
 from tests.peers.wire import Peer
 from tests.support import http
 from tests.support.gateway import Gateway
-from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
 ADMIN_KEY = "admin-key-of-the-tests"
@@ -24,13 +22,6 @@ redis = pytest.mark.parametrize("cluster", ["redis"], indirect=True)
 pytestmark = pytest.mark.settings(admin_key=ADMIN_KEY, lease_seconds=6.0)
 short = pytest.mark.settings(drain_seconds=2.0)
 long = pytest.mark.settings(drain_seconds=60.0)
-
-
-@pytest.fixture
-def store(redis_server: RedisServer) -> Iterator[Any]:
-    """The operator's look into Redis."""
-    with redis_server.client() as client:
-        yield client
 
 
 async def admin(gateway: Gateway, method: str, key: str = ADMIN_KEY) -> http.Response:

@@ -1,6 +1,5 @@
 """What workers do when messages, leases or all of Redis go missing (design §7): nothing is lost, nothing runs twice."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -12,7 +11,6 @@ from gateway.backplane.keys import Keys
 from gateway.backplane.redis.ledger import Ledger
 from tests.conftest import StartCluster
 from tests.peers.tools import echo, held, text_of
-from tests.support.redis_server import RedisServer
 from tests.support.running import Worker
 from tests.support.waiting import wait_until
 
@@ -22,13 +20,6 @@ pytestmark = [
 ]
 
 KEYS = Keys()
-
-
-@pytest.fixture
-def store(redis_server: RedisServer) -> Iterator[Any]:
-    """The operator's look into Redis."""
-    with redis_server.client() as client:
-        yield client
 
 
 def worker_id(gateway: Any) -> str:

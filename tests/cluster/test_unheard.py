@@ -1,7 +1,7 @@
 """Rows that are written while their worker looks elsewhere: every row that says `up` has a connection behind it."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +13,6 @@ from gateway.backplane.redis.ledger import Ledger
 from gateway.executor import Executor
 from tests.conftest import StartCluster
 from tests.peers.tools import echo, text_of
-from tests.support.redis_server import RedisServer
 from tests.support.running import Worker
 from tests.support.waiting import wait_until
 
@@ -23,13 +22,6 @@ pytestmark = [
 ]
 
 SERVERS = "mcpgw:servers:{home}"
-
-
-@pytest.fixture
-def store(redis_server: RedisServer) -> Iterator[Any]:
-    """The operator's look into Redis."""
-    with redis_server.client() as client:
-        yield client
 
 
 def worker_id(gateway: Any) -> str:
