@@ -16,7 +16,8 @@ from gateway.backplane.redis.outbox import verdicts
 from gateway.backplane.redis.sentinel import Answer, Sentinels, choose
 from gateway.backplane.redis.subscriber import Subscriber
 from tests.backplane.cluster import BOUND_SECONDS, Seat, seated
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.ports import own_port
+from tests.support.redis_server import RedisServer
 from tests.support.toxics import Toxics
 from tests.support.waiting import wait_until
 
@@ -112,7 +113,7 @@ async def become_a_replica_for_a_while(server: RedisServer, seat: Seat, act: Any
 
 
 async def test_requests_do_not_pile_up_while_there_is_nobody_to_ask() -> None:
-    connector = Connector(f"redis://127.0.0.1:{free_port()}", "test", TIMEOUT_SECONDS)
+    connector = Connector(f"redis://127.0.0.1:{own_port()}", "test", TIMEOUT_SECONDS)
     subscriber = Subscriber(connector, ["mailbox"], on_message=lambda _channel, _message: None, on_gap=lambda: None)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(subscriber.run())

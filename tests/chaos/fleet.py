@@ -3,6 +3,7 @@
 import dataclasses
 import http.client
 import math
+import secrets
 import shutil
 import signal
 import tempfile
@@ -18,8 +19,8 @@ from tests.chaos import robots, tool_servers, worker
 from tests.chaos.logbook import Entry, Logbook, Pen
 from tests.chaos.plan import Plan, worker_of
 from tests.chaos.processes import Child
+from tests.support.ports import own_port
 from tests.support.redis_server import RedisServer, engines
-from tests.support.running import KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "build" / "chaos"
@@ -30,7 +31,6 @@ NUMBERS_APART = 100_000_000
 
 SETTINGS = Settings(
     host="127.0.0.1",
-    key=(KEY,),
     hello_pause_seconds=0.005,
     debounce_seconds=0.05,
     close_seconds=1.0,
@@ -61,8 +61,8 @@ class Worker:
     def __init__(self, slot: int, folder: Path, settings: Settings) -> None:
         self.slot = slot
         self.name = worker_of(slot)
-        self._reserved = reserve(settings.host, 0)  # nobody else may have the port while the worker is dead
-        self.port: int = self._reserved.getsockname()[1]
+        self.port = own_port()  # nobody else may have it while the worker is dead
+        self._reserved = reserve(settings.host, self.port)
         self.settings = dataclasses.replace(settings, port=self.port)
         self.child = Child(self.name, worker.main, folder)
         self.read_bytes = 0
@@ -125,11 +125,12 @@ class Fleet:
         changes: dict[str, Any] = plan.pop("settings", {})
         self._scratch = tempfile.TemporaryDirectory(prefix="gateway-chaos-")
         self.folder = Path(self._scratch.name)
-        settings = dataclasses.replace(SETTINGS, redis_url=url, **changes)
+        key = secrets.token_hex(16)  # who strays in from another fleet is refused
+        settings = dataclasses.replace(SETTINGS, redis_url=url, key=(key,), **changes)
         self.settings = settings
         self.workers = [Worker(slot, self.folder, settings) for slot in range(slots)]
         ports = tuple(one.port for one in self.workers)
-        self.plan = Plan(self.folder, ports, KEY, **{"call_seconds": settings.call_seconds, **plan})
+        self.plan = Plan(self.folder, ports, key, **{"call_seconds": settings.call_seconds, **plan})
         servers = self.plan.servers
         self._tool_processes = {"tools-0": servers[:-1], "tools-1": servers[-1:]}
         self.tools = [

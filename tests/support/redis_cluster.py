@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 import redis
 
+from tests.support.ports import own_port
 from tests.support.redis_sentinel import wait_for
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.redis_server import RedisServer
 from tests.support.tls import server_context
 from tests.support.toxics import Toxics
 
@@ -22,7 +23,7 @@ class ClusterNode(RedisServer):
     """One node; its bus has a port of its own choice, since its port and 10,000 is more than there are."""
 
     def __init__(self, program: str, *options: str, password: str = "", node_timeout_ms: int = 1000) -> None:
-        self.bus_port = free_port()
+        self.bus_port = own_port()
         node = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms)]
         bus = ["--cluster-port", str(self.bus_port), "--cluster-announce-ip", "127.0.0.1"]
         steady = ["--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no"]

@@ -34,7 +34,13 @@ class Sentinel(RedisServer):
     def _prepare(self) -> None:
         path = self.folder / "sentinel.conf"
         if not path.exists():
-            own = [f"port {self.port}", "bind 127.0.0.1", "protected-mode no", f"dir {self.folder}"]
+            own = [
+                f"port {self.port}",
+                "bind 127.0.0.1",
+                f"unixsocket {self.socket_path}",
+                "protected-mode no",
+                f"dir {self.folder}",
+            ]
             secret = [f"requirepass {self._password}", f"sentinel sentinel-pass {self._password}"]
             path.write_text("\n".join([*own, *(secret if self._password else []), *self._lines()]) + "\n")
 

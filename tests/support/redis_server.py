@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tests.support.netns import Cable
+from tests.support.ports import own_port
 
 _START_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
@@ -80,21 +81,18 @@ class RedisServer:
 
     def start(self, *options: str) -> None:
         """Start, or start again on the same port, with more options this time; wait until it answers."""
-        for _ in range(5):
-            self.port = self.port or free_port()
-            self._prepare()
-            command = [*self._command(), *options]
-            self._process = subprocess.Popen(
-                command if self._cable is None else self._cable.command(*command),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                preexec_fn=_die_with_parent,
-            )
-            if self._answers():
-                return
+        self.port = self.port or own_port()
+        self._prepare()
+        command = [*self._command(), *options]
+        self._process = subprocess.Popen(
+            command if self._cable is None else self._cable.command(*command),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent,
+        )
+        if not self._answers():
             self.stop()
-            self.port = 0  # somebody else was quicker to take the port
-        raise RuntimeError(f"{self._program} does not start")
+            raise RuntimeError(f"{self._program} does not start on port {self.port}")
 
     def _prepare(self) -> None:
         """Before each start, with the port known."""
@@ -124,10 +122,13 @@ class RedisServer:
         return [self._program, *listen, *nothing_kept, *secret, "--daemonize", "no", *self._options]
 
     def _answers(self) -> bool:
+        """Asked on the unix socket: behind the port somebody else could answer in its place."""
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self._process is not None and self._process.poll() is None:
             try:
-                with socket.create_connection((self.host, self.port), timeout=1) as peer:
+                with socket.socket(socket.AF_UNIX) as peer:
+                    peer.settimeout(1)
+                    peer.connect(self.socket_path)
                     peer.sendall(b"PING\r\n")
                     if peer.recv(64):
                         return True
@@ -188,11 +189,3 @@ def _die_with_parent() -> None:
     """On Linux, the server ends with the tests, however they end."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def free_port() -> int:
-    """A port that nobody listens on, at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -26,6 +26,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
+from tests.support.ports import own_port
+
 _PIECE_BYTES = 65536
 _PIECES_HELD = 256
 _BACKLOG = 1024
@@ -161,8 +163,8 @@ class Toxics:
         self._tls = tls
         self._doors: Doors = "open"
         # Holds the port while nobody listens on it, so that opening again needs no luck.
-        self._guard = _bound(0)
-        self.port: int = self._guard.getsockname()[1]
+        self.port = own_port()
+        self._guard = _bound(self.port)
         self._listener: socket.socket | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._flows: set[tuple[_Flow, _Flow]] = set()
