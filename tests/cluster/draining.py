@@ -6,28 +6,23 @@ from typing import Any
 import orjson
 
 from gateway.backplane.keys import Keys
+from tests.cluster.inside import served
 from tests.peers.redialler import Redialler
 from tests.support.gateway import Gateway
-from tests.support.running import Worker
 from tests.support.waiting import wait_until
 
 KEYS = Keys()
 
 
-def worker_of(gateway: Gateway) -> Worker:
-    assert isinstance(gateway.worker, Worker)
-    return gateway.worker
-
-
 async def until_ended(gateway: Gateway, seconds: float = 10.0) -> None:
     """Wait until the worker has ended by itself."""
-    worker = worker_of(gateway)
+    worker = served(gateway)
     await wait_until(lambda: not worker.is_running, "the drained worker has ended", seconds)
     await worker.ended()
 
 
 async def until_grace_is_over(gateway: Gateway) -> None:
-    window = worker_of(gateway).drain_room.window
+    window = served(gateway).drain_room.window
     assert window is not None
     clock = asyncio.get_running_loop().time
     await wait_until(lambda: not window.is_grace(clock()), "the grace of the drain is over")
@@ -35,7 +30,7 @@ async def until_grace_is_over(gateway: Gateway) -> None:
 
 async def until_held(gateway: Gateway) -> None:
     """Wait until half of the window has passed and a busy tool server gets no new call."""
-    await wait_until(lambda: any(link.is_leaving for link in worker_of(gateway).tool_links), "new calls are held", 10)
+    await wait_until(lambda: any(link.is_leaving for link in served(gateway).tool_links), "new calls are held", 10)
 
 
 async def redialling(here: Gateway, there: Gateway, **options: Any) -> Redialler:

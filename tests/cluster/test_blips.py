@@ -19,6 +19,7 @@ from gateway.directory import Row
 from gateway.executor import Executor
 from gateway.tasks import Tasks
 from gateway.worker import Worker
+from tests.cluster.inside import id_of, is_connected, worker_of
 from tests.peers.tools import echo, held, text_of
 from tests.support.gateway import AGENT, Gateway
 from tests.support.redis_server import RedisServer
@@ -41,18 +42,6 @@ def gaps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Worker, "on_gap", note)
     return told
-
-
-def worker_of(gateway: Gateway) -> Any:
-    return gateway.worker._gateway.worker  # type: ignore[attr-defined]
-
-
-def id_of(gateway: Gateway) -> str:
-    return str(worker_of(gateway).backplane.worker_id)
-
-
-def is_connected(gateway: Gateway) -> bool:
-    return bool(worker_of(gateway).backplane.is_connected)
 
 
 def keep_deaf(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:

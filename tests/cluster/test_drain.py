@@ -8,7 +8,8 @@ from websockets.exceptions import InvalidStatus
 
 from gateway.drain import ROBOTS_SHARE
 from gateway.settings import Settings
-from tests.cluster.draining import KEYS, assert_nothing_names, kinds, until_ended, worker_of
+from tests.cluster.draining import KEYS, assert_nothing_names, kinds, until_ended
+from tests.cluster.inside import served
 from tests.conftest import StartCluster
 from tests.peers.tools import echo, held, text_of
 from tests.peers.wire import Peer
@@ -39,7 +40,7 @@ async def test_a_draining_worker_takes_nobody_and_serves_who_is_here(cluster: St
     near, far = await b.tool_server("near", [echo("near")]), await a.tool_server("far", [echo("far")])
     robot = await b.robot()
     await robot.sees("near", "far")
-    worker_of(b).drain()
+    served(b).drain()
     ready = await b.get("/readyz")
     assert (ready.status, ready.text) == (503, "not ready: draining\n")
     assert ready.headers["retry-after"]
@@ -53,7 +54,7 @@ async def test_a_draining_worker_takes_nobody_and_serves_who_is_here(cluster: St
     assert (await b.get("/livez")).status == 200
     assert near.is_open
     assert far.is_open
-    key = KEYS.worker(worker_of(b).id)
+    key = KEYS.worker(served(b).id)
     await wait_until(lambda: store.hget(key, "state") == b"draining", "its row says so, long before the next beat")
     await wait_until(lambda: b"drain" in kinds(store), "the event is written")
 
@@ -62,9 +63,9 @@ async def test_a_draining_worker_takes_nobody_and_serves_who_is_here(cluster: St
 @redis
 async def test_without_connections_it_ends_at_once(cluster: StartCluster, store: Any) -> None:
     a, b = await cluster(2)
-    worker_of(b).drain()
+    served(b).drain()
     await until_ended(b)
-    assert_nothing_names(store, worker_of(b).id)
+    assert_nothing_names(store, served(b).id)
     assert (await a.get("/readyz")).status == 200
     assert kinds(store) == [b"drain", b"drained"]
 
@@ -73,10 +74,10 @@ async def test_without_connections_it_ends_at_once(cluster: StartCluster, store:
 async def test_without_a_window_it_ends_at_once_and_in_order(cluster: StartCluster, store: Any) -> None:
     _, b = await cluster(2)
     robot = await b.robot()
-    worker_of(b).drain()
+    served(b).drain()
     assert (await robot.until_closed()).code == 1012
     await until_ended(b)
-    assert_nothing_names(store, worker_of(b).id)
+    assert_nothing_names(store, served(b).id)
 
 
 @long
@@ -89,7 +90,7 @@ async def test_the_admin_key_opens_the_drain_over_http(cluster: StartCluster) ->
     assert began.status == 202
     told = began.json()
     assert told | {"seconds_left": 60} == {
-        "worker": worker_of(b).id,
+        "worker": served(b).id,
         "state": "draining",
         "window_seconds": 60,
         "seconds_left": 60,
@@ -134,8 +135,8 @@ async def test_an_operator_drains_one_worker_with_a_line_in_redis_cli(cluster: S
     robot = await b.robot()
     for nonsense in ("", "drain", "{", '{"t":"drain"}', '{"t":"drain","w":7}', '{"t":"rain","w":"x"}', "[]"):
         store.publish(KEYS.ctl, nonsense)
-    store.publish(KEYS.ctl, f'{{"t":"drain","w":"{worker_of(b).id}"}}')
-    key = KEYS.worker(worker_of(b).id)
+    store.publish(KEYS.ctl, f'{{"t":"drain","w":"{served(b).id}"}}')
+    key = KEYS.worker(served(b).id)
     await wait_until(lambda: store.hget(key, "state") == b"draining", "the one that was named drains")
     assert (await b.get("/readyz")).status == 503
     assert (await a.get("/readyz")).status == 200
@@ -157,12 +158,12 @@ async def test_at_the_end_of_the_window_everything_that_is_left_is_ended(cluster
     request_id = await far.start_call("slow")
     await server.until_called()
     frozen.freeze()
-    worker_of(b).drain()
+    served(b).drain()
     error = (await far.answer(request_id))["error"]
     assert error["data"]["executed"] == "unknown"
     assert (await server.until_closed()).code == 1012
     await until_ended(b)
-    assert_nothing_names(store, worker_of(b).id)
+    assert_nothing_names(store, served(b).id)
     assert (await a.get("/readyz")).status == 200
 
 
@@ -171,11 +172,11 @@ async def test_at_the_end_of_the_window_everything_that_is_left_is_ended(cluster
 async def test_a_second_wish_ends_a_drain_at_once_and_in_order(cluster: StartCluster, store: Any) -> None:
     _, b = await cluster(2)
     server, robot = await b.tool_server("calc"), await b.robot()
-    worker_of(b).drain()
+    served(b).drain()
     await b.worker.stop()
     for peer in (server, robot):
         assert (await peer.until_closed()).code == 1012
-    assert_nothing_names(store, worker_of(b).id)
+    assert_nothing_names(store, served(b).id)
 
 
 def test_a_robots_last_call_fits_into_what_is_left_of_the_usual_window() -> None:
@@ -193,7 +194,7 @@ async def test_alone_it_waits_for_the_calls_that_run_and_for_nothing_else(gatewa
     await robot.sees("slow", "echo")
     request_id = await robot.start_call("slow")
     call = await server.until_called()
-    worker_of(gateway).drain()
+    served(gateway).drain()
     assert (await gateway.get("/readyz")).status == 503
     with pytest.raises(InvalidStatus):
         await Peer(gateway.call_url()).open()
@@ -210,7 +211,7 @@ async def test_alone_it_waits_no_longer_than_a_call_may_take(gateway: Gateway) -
     await robot.sees("slow")
     request_id = await robot.start_call("slow")
     call = await server.until_called()
-    worker_of(gateway).drain()
+    served(gateway).drain()
     step = 0
     while not robot.answers(request_id):
         step += 1
@@ -228,7 +229,7 @@ async def test_alone_it_waits_no_longer_than_a_call_may_take(gateway: Gateway) -
 @long
 async def test_alone_and_idle_it_ends_at_once(gateway: Gateway) -> None:
     server, robot = await gateway.tool_server(), await gateway.robot()
-    worker_of(gateway).drain()
+    served(gateway).drain()
     for peer in (server, robot):
         assert (await peer.until_closed()).code == 1012
     await until_ended(gateway)

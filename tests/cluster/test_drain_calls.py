@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.draining import redialling, until_ended, until_grace_is_over, until_held, worker_of
+from tests.cluster.draining import redialling, until_ended, until_grace_is_over, until_held
+from tests.cluster.inside import served
 from tests.conftest import StartCluster
 from tests.peers.robot import Robot
 from tests.peers.tools import echo, held, text_of
@@ -23,12 +24,12 @@ async def test_nothing_is_closed_in_the_grace(cluster: StartCluster) -> None:
     server = await redialling(b, a, name="calc", tools=[echo()])
     robot = await a.robot()
     await robot.sees("echo")
-    worker_of(b).drain()
+    served(b).drain()
     for number in range(20):
         assert text_of(await robot.call("echo", {"text": str(number)})) == str(number)
         await asyncio.sleep(0.01)
     assert server.codes == []
-    assert worker_of(b).is_running
+    assert served(b).is_running
 
 
 @long
@@ -38,7 +39,7 @@ async def test_tool_servers_leave_once_no_robot_is_left(cluster: StartCluster) -
     staying, leaving = await a.robot(), await b.robot()
     for robot in (staying, leaving):
         await robot.sees("echo")
-    worker_of(b).drain()
+    served(b).drain()
     await until_grace_is_over(b)
     assert text_of(await leaving.call("echo", {"text": "as always"})) == "as always"
     assert server.codes == []
@@ -57,7 +58,7 @@ async def test_a_robot_is_closed_when_its_call_has_ended(cluster: StartCluster) 
     await busy.sees("slow")
     request_id = await busy.start_call("slow")
     call = await slow.until_called()
-    worker_of(b).drain()
+    served(b).drain()
     assert (await idle.until_closed()).code == 1012
     assert busy.is_open
     await call.answer("before the end")
@@ -80,7 +81,7 @@ async def test_a_call_that_runs_for_most_of_the_window_ends_in_its_result_and_th
         await robot.sees("slow", "echo")
     running = await far.start_call("slow")
     slow = await server.until_called()
-    worker_of(b).drain()
+    served(b).drain()
     await until_held(b)
     behind = [(robot, await robot.start_call("echo", {"text": "later"})) for robot in (near, far) for _ in range(3)]
     await asyncio.sleep(0.3)
@@ -106,7 +107,7 @@ async def test_more_calls_than_may_be_held_wait_at_their_callers_and_go_out_as_t
         await robot.sees("slow", "echo")
     running = await robots[0].start_call("slow")
     slow = await server.until_called()
-    worker_of(b).drain()
+    served(b).drain()
     await until_held(b)
     behind = [(robot, await robot.start_call("echo", {"text": "later"})) for robot in robots for _ in range(2)]
     await slow.answer("the long one")
@@ -130,7 +131,7 @@ async def test_a_held_call_whose_time_runs_out_has_certainly_not_run(
         await robot.sees("slow", "echo")
     running = await far.start_call("slow")
     slow = await server.until_called()
-    worker_of(b).drain()
+    served(b).drain()
     await until_held(b)
     behind = [(robot, await robot.start_call("echo")) for robot in (near, far)]
     step = 0
@@ -160,7 +161,7 @@ async def test_held_calls_do_not_wait_for_a_closing_handshake_that_takes_its_tim
         await robot.sees("slow", "echo")
     await far.start_call("slow")
     slow = await server.until_called()
-    worker_of(b).drain()
+    served(b).drain()
     await until_held(b)
     behind = [(robot, await robot.start_call("echo", {"text": "later"})) for robot in (near, far)]
     server.freeze()
@@ -184,8 +185,8 @@ async def test_a_tool_server_that_is_back_before_its_old_socket_has_closed_is_it
     staying, robot = await b.robot(), await a.robot()
     await robot.sees("echo")
     before.freeze()
-    worker_of(b).drain()
-    await wait_until(lambda: all(link.cause for link in worker_of(b).tool_links), "it is being closed")
+    served(b).drain()
+    await wait_until(lambda: all(link.cause for link in served(b).tool_links), "it is being closed")
     after = await a.tool_server("calc", [echo()], is_awaited=False)
     assert text_of(await robot.call("echo", {"text": "the same"})) == "the same"
     assert len(after.calls) == 1
@@ -216,7 +217,7 @@ async def test_no_call_is_lost_or_run_twice_while_tool_servers_move(cluster: Sta
     async with asyncio.TaskGroup() as tasks:
         for robot in robots:
             tasks.create_task(calling(robot, over, answers, sent))
-        worker_of(b).drain()
+        served(b).drain()
         await wait_until(lambda: all(server.codes == [1012] for server in servers), "all of them have moved", 10)
         await a.until_connected(3)
         over.set()

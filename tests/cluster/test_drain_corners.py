@@ -1,13 +1,13 @@
 """A drain meets what is rare: a list that waits, a call that has waited before, a Redis that is away."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from gateway.backplane.envelope import Envelope
 from gateway.executor import Executor
-from tests.cluster.draining import redialling, until_ended, until_grace_is_over, worker_of
+from tests.cluster.draining import redialling, until_ended, until_grace_is_over
+from tests.cluster.inside import served, worker_of
 from tests.conftest import StartCluster
 from tests.peers.tool_server import ToolServer
 from tests.peers.tools import echo, text_of
@@ -16,10 +16,6 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.settings(drain_seconds=60.0, lease_seconds=6.0)
-
-
-def inside(gateway: Gateway) -> Any:
-    return worker_of(gateway)._gateway.worker
 
 
 @pytest.mark.settings(list_wait_seconds=1.0)
@@ -34,10 +30,10 @@ async def test_a_robot_that_waits_for_its_list_is_closed_behind_it(
     server = ToolServer(a.mcp_url(), name="slow", tools=[echo()])
     server.answers_initialize = False
     await a.attach(server, is_awaited=False)
-    await wait_until(lambda: inside(b).agents.get("home").present_rows, "the handshake is known on both workers")
+    await wait_until(lambda: worker_of(b).agents.get("home").present_rows, "the handshake is known on both workers")
     request_id = await robot.start("tools/list")
-    await wait_until(lambda: any(link._line for link in inside(b).hub.robots.values()), "the list waits")
-    worker_of(b).drain()
+    await wait_until(lambda: any(link._line for link in worker_of(b).hub.robots.values()), "the list waits")
+    served(b).drain()
     closed = await robot.until_closed()
     assert ["result" in answer for answer in robot.answers(request_id)] == [True]
     assert closed.code == 1012
@@ -65,7 +61,7 @@ async def test_a_call_that_has_waited_once_and_comes_back_unsent_may_wait_as_lon
     await first.vanish()
     await wait_until(lambda: a_state(a) == "offline", "its tool server is gone")
     request_id = await robot.start_call("echo", {"text": "x"})
-    [call] = await wait_until(lambda: list(inside(a).desk._parked), "the call waits")
+    [call] = await wait_until(lambda: list(worker_of(a).desk._parked), "the call waits")
     second = await b.tool_server("calc", [echo()], server_id="calc")
     await wait_until(lambda: being_held, "it is at the other worker")
     await second.vanish()
@@ -73,7 +69,7 @@ async def test_a_call_that_has_waited_once_and_comes_back_unsent_may_wait_as_lon
     waited_until, clock = call.parked_until, asyncio.get_running_loop().time
     await wait_until(lambda: clock() > waited_until, "the time that it could wait is over")
     on_request(*being_held[0])
-    await wait_until(lambda: call in inside(a).desk._parked or call.is_done, "it has come back unsent")
+    await wait_until(lambda: call in worker_of(a).desk._parked or call.is_done, "it has come back unsent")
     assert call.parked_until > waited_until
     await b.tool_server("calc", [echo()], server_id="calc")
     assert text_of(await robot.answer(request_id)) == "x"
@@ -81,7 +77,7 @@ async def test_a_call_that_has_waited_once_and_comes_back_unsent_may_wait_as_lon
 
 def a_state(gateway: Gateway) -> str:
     """The state of the tool server in the catalog that this worker goes by."""
-    return str(inside(gateway).agents.get("home").catalog.rows["calc"].state)
+    return str(worker_of(gateway).agents.get("home").catalog.rows["calc"].state)
 
 
 @pytest.mark.settings(
@@ -99,8 +95,8 @@ async def test_a_drain_while_redis_is_away_leaves_robots_the_tool_servers_beside
     robot = await a.robot()
     await robot.sees("echo")
     own_server.stop()
-    await wait_until(lambda: not inside(a).backplane.is_connected, "the outage is noticed")
-    worker_of(a).drain()
+    await wait_until(lambda: not worker_of(a).backplane.is_connected, "the outage is noticed")
+    served(a).drain()
     await until_grace_is_over(a)
     for number in range(20):
         assert text_of(await robot.call("echo", {"text": str(number)})) == str(number)

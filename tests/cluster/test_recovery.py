@@ -9,9 +9,9 @@ from gateway.backplane.base import Record
 from gateway.backplane.envelope import Envelope, decode, encode
 from gateway.backplane.keys import Keys
 from gateway.backplane.redis.ledger import Ledger
+from tests.cluster.inside import id_of
 from tests.conftest import StartCluster
 from tests.peers.tools import echo, held, text_of
-from tests.support.running import Worker
 from tests.support.waiting import wait_until
 
 pytestmark = [
@@ -20,11 +20,6 @@ pytestmark = [
 ]
 
 KEYS = Keys()
-
-
-def worker_id(gateway: Any) -> str:
-    worker: Worker = gateway.worker
-    return worker.id
 
 
 async def test_an_answer_published_to_a_deaf_worker_still_arrives(cluster: StartCluster, store: Any) -> None:
@@ -123,8 +118,8 @@ async def test_a_lost_lease_heals_within_a_beat(cluster: StartCluster, store: An
     server = await b.tool_server("calc", [echo()])
     robot = await a.robot()
     await robot.sees("echo")
-    store.delete(KEYS.worker(worker_id(b)))
-    await wait_until(lambda: store.exists(KEYS.worker(worker_id(b))), "the lease is back")
+    store.delete(KEYS.worker(id_of(b)))
+    await wait_until(lambda: store.exists(KEYS.worker(id_of(b))), "the lease is back")
     assert text_of(await robot.call("echo", {"text": "x"}, seconds=10)) == "x"
     assert server.is_open
 
@@ -180,7 +175,7 @@ async def test_an_unknown_envelope_is_answered_not_dropped(cluster: StartCluster
         Envelope("dance", id="1", sender="w-of-tomorrow"),
         Envelope("req", id="2", sender="w-of-tomorrow", version=99),
     ):
-        store.publish(KEYS.mailbox(worker_id(a)), encode(envelope))
+        store.publish(KEYS.mailbox(id_of(a)), encode(envelope))
         message = await wait_until(ear.get_message, "an answer")
         [answer] = decode(message["data"])
         assert (answer.type, answer.id, answer.reason) == ("nack", envelope.id, "unsupported")
@@ -197,13 +192,13 @@ async def test_a_call_of_another_version_that_was_refused_is_not_run_later(clust
         "req", id="1", sender="w-of-tomorrow", agent="home", server="calc", version=99, ms=9000, body=body
     )
     request.conn, request.epoch, request.tool = row["conn"], row["epoch"], "echo"
-    record, inflight = KEYS.call(worker_id(a), "1"), KEYS.inflight(worker_id(a))
+    record, inflight = KEYS.call(id_of(a), "1"), KEYS.inflight(id_of(a))
     with store.pipeline() as dispatch:
         dispatch.hset(record, mapping={"state": "sent", "from": "w-of-tomorrow", "message": encode(request)})
         dispatch.zadd(inflight, {"1": 1})
         dispatch.pexpire(record, 60_000)
         dispatch.pexpire(inflight, 60_000)
-        dispatch.publish(KEYS.mailbox(worker_id(a)), encode(request))
+        dispatch.publish(KEYS.mailbox(id_of(a)), encode(request))
         dispatch.execute()
     await wait_until(lambda: not store.exists(record), "its record is gone")
     store.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -226,7 +221,7 @@ async def test_garbage_in_the_mailbox_harms_nobody(cluster: StartCluster, store:
         b"\xff\n",
     ):
         for gateway in (a, b):
-            store.publish(KEYS.mailbox(worker_id(gateway)), garbage)
+            store.publish(KEYS.mailbox(id_of(gateway)), garbage)
     assert text_of(await robot.call("echo", {"text": "x"})) == "x"
 
 
@@ -239,7 +234,7 @@ async def test_a_duplicate_request_runs_once(cluster: StartCluster, store: Any) 
     request_id = await robot.start_call("slow")
     call = await server.until_called()
     [record] = store.scan_iter("mcpgw:call:*")
-    store.publish(KEYS.mailbox(worker_id(b)), store.hget(record, "message"))
+    store.publish(KEYS.mailbox(id_of(b)), store.hget(record, "message"))
     await call.answer("once")
     assert text_of(await robot.answer(request_id)) == "once"
     await robot.ping()
@@ -268,7 +263,7 @@ async def test_a_running_call_is_not_run_again_however_many_came_after_it(
 
     monkeypatch.setattr(Ledger, "pending", noted)
     store.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-    await wait_until(lambda: worker_id(b) in recovered, "it has read what was published meanwhile")
+    await wait_until(lambda: id_of(b) in recovered, "it has read what was published meanwhile")
     await robot.call("echo", seconds=10)
     await call.answer("once")
     assert text_of(await robot.answer(request_id)) == "once"
@@ -287,8 +282,8 @@ async def test_a_failing_beat_of_any_kind_does_not_end_the_beating(
     with monkeypatch.context() as broken:
         broken.setattr("gateway.lease.Lease._upkeep", None)
         await wait_until(lambda: "the session with the backplane failed" in caplog.text, "a beat has failed")
-    before = store.hget(KEYS.worker(worker_id(b)), "beat")
-    await wait_until(lambda: store.hget(KEYS.worker(worker_id(b)), "beat") not in (None, before), "it beats again")
+    before = store.hget(KEYS.worker(id_of(b)), "beat")
+    await wait_until(lambda: store.hget(KEYS.worker(id_of(b)), "beat") not in (None, before), "it beats again")
     await wait_until(lambda: _runs(robot), "calls run again", seconds=10)
     await wait_until(lambda: store.pubsub_channels("mcpgw:catalog:*"), "catalogs are watched again")
     assert server.is_open
@@ -302,7 +297,7 @@ async def test_a_stopped_worker_leaves_nothing_that_names_it_as_alive(cluster: S
     robot = await b.robot()
     server.freeze()
     robot.freeze()
-    stopped = worker_id(b)
+    stopped = id_of(b)
     await b.worker.stop()
     assert not store.exists(KEYS.worker(stopped))
     assert store.zscore(KEYS.workers, stopped) is None

@@ -1,9 +1,8 @@
 """Redis stops answering under running workers: local calls go on, remote ones end clearly, and all comes back."""
 
-from typing import Any
-
 import pytest
 
+from tests.cluster.inside import is_connected, worker_of
 from tests.peers.robot import Robot
 from tests.peers.tools import echo, held, text_of
 from tests.support.gateway import Gateway, Guests
@@ -228,11 +227,3 @@ async def test_a_tool_server_that_leaves_while_redis_is_away_is_offline_for_its_
     again = await a.tool_server("brief", [echo("near")], is_awaited=False)
     await again.until_listed()
     await wait_until(lambda: _runs(robot, "near"), "it is back")
-
-
-def worker_of(gateway: Gateway) -> Any:
-    return gateway.worker._gateway.worker  # type: ignore[attr-defined]
-
-
-def is_connected(gateway: Gateway) -> bool:
-    return bool(worker_of(gateway).backplane.is_connected)

@@ -11,9 +11,9 @@ from gateway.backplane.envelope import Envelope
 from gateway.backplane.redis.directory import Directory
 from gateway.backplane.redis.ledger import Ledger
 from gateway.executor import Executor
+from tests.cluster.inside import id_of, worker_of
 from tests.conftest import StartCluster
 from tests.peers.tools import echo, text_of
-from tests.support.running import Worker
 from tests.support.waiting import wait_until
 
 pytestmark = [
@@ -22,11 +22,6 @@ pytestmark = [
 ]
 
 SERVERS = "mcpgw:servers:{home}"
-
-
-def worker_id(gateway: Any) -> str:
-    worker: Worker = gateway.worker
-    return worker.id
 
 
 @pytest.fixture
@@ -55,7 +50,7 @@ async def test_a_call_that_overtakes_the_news_of_a_registration_runs(
     list_agents = Directory._list_agents
 
     async def list_slowly(self: Directory, *args: Any) -> None:
-        if self.worker_id == worker_id(b):
+        if self.worker_id == id_of(b):
             await asyncio.sleep(0.3)
         await list_agents(self, *args)
 
@@ -124,7 +119,7 @@ async def test_the_connection_that_an_unheard_admission_displaced_is_closed_all_
     unheard.clear()
     new = await b.tool_server("calc", [echo()], server_id="calc", is_awaited=False)
     assert (await old.until_closed()).code == 1000
-    assert unheard == [worker_id(b)]
+    assert unheard == [id_of(b)]
     assert new.is_open
 
 
@@ -235,9 +230,9 @@ async def test_a_call_that_ended_because_its_owner_was_lost_is_not_begun_when_th
     await robot.sees("echo")
     monkeypatch.setattr(Executor, "on_request", lambda executor, envelope: None)  # it stands still
     request_id = await robot.start_call("echo", {"text": "x"})
-    calls = f"mcpgw:call:{{{worker_id(b)}}}:*"
+    calls = f"mcpgw:call:{{{id_of(b)}}}:*"
     await wait_until(lambda: len(list(store.scan_iter(calls))) == 1, "the call is on record")
-    await worker_of(a).desk.owner_lost(worker_id(b))
+    await worker_of(a).desk.owner_lost(id_of(b))
     answer = await robot.answer(request_id)
     assert answer["error"]["data"]["executed"] == "unknown"
     await wait_until(lambda: not list(store.scan_iter(calls)), "its record is gone")
@@ -258,8 +253,8 @@ async def test_a_worker_that_waits_for_a_verdict_on_a_ghost_still_leaves_in_orde
     await again.until_listed()
     await wait_until(lambda: bool(worker_of(b)._registrar._probes), "it is being found out")
     await b.worker.stop()
-    assert not store.exists(f"mcpgw:worker:{{{worker_id(b)}}}")
-    assert store.zscore("mcpgw:workers", worker_id(b)) is None
+    assert not store.exists(f"mcpgw:worker:{{{id_of(b)}}}")
+    assert store.zscore("mcpgw:workers", id_of(b)) is None
 
 
 @pytest.mark.settings(ghost_seconds=0.3)
@@ -296,10 +291,10 @@ async def test_a_worker_that_wakes_in_the_last_step_of_its_burial_is_put_right_a
         await recover()
         recovered.append(1)
         if len(recovered) == 1:
-            await registrar.bury("home", worker_id(b))
+            await registrar.bury("home", id_of(b))
 
     woken._executor.recover = bury_behind_its_back
-    store.delete(f"mcpgw:worker:{{{worker_id(b)}}}")
+    store.delete(f"mcpgw:worker:{{{id_of(b)}}}")
     await wait_until(lambda: len(recovered) > 1, "it has looked once more")
     await wait_until(lambda: b'"up"' in store.hget(SERVERS, "calc"), "the row is up")
 
@@ -311,14 +306,10 @@ async def test_a_worker_that_wakes_while_it_is_being_buried_keeps_what_it_has(
     a, b = await cluster(2)
     await b.tool_server("calc", [echo()], server_id="calc")
     robot = await b.robot()
-    owned = f"mcpgw:owned:{{{worker_id(b)}}}"
+    owned = f"mcpgw:owned:{{{id_of(b)}}}"
     await wait_until(lambda: store.scard(owned) == 2, "a tool server and a robot are noted")
-    await worker_of(a)._lease._reap(worker_id(b))
+    await worker_of(a)._lease._reap(id_of(b))
     assert b'"up"' in store.hget(SERVERS, "calc")
     assert store.hlen("mcpgw:robots:{home}") == 1
     assert store.scard(owned) == 2
     assert text_of(await robot.call("echo", {"text": "x"})) == "x"
-
-
-def worker_of(gateway: Any) -> Any:
-    return gateway.worker._gateway.worker

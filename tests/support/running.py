@@ -55,7 +55,7 @@ class Worker:
             drain=gateway.worker.drain,
             takes_signals=False,
         )
-        self._gateway = gateway
+        self.room = gateway.worker
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, *, is_awaited: bool = True) -> None:
@@ -64,9 +64,7 @@ class Worker:
             self._server.serve([self._socket]), name=f"worker {self.id}"
         )
         await wait_until(
-            lambda: (
-                self._task_is_done() or (self._server.started and (self._gateway.worker.is_ready or not is_awaited))
-            ),
+            lambda: self._task_is_done() or (self._server.started and (self.room.is_ready or not is_awaited)),
             "the worker serves",
         )
         assert not self._task_is_done(), "the worker ended while starting"
@@ -82,12 +80,12 @@ class Worker:
 
     @property
     def drain_room(self) -> Drain:
-        return self._gateway.worker.drain
+        return self.room.drain
 
     @property
     def tool_links(self) -> list[ToolLink]:
         """The tool servers that are connected to it, as it holds them."""
-        return list(self._gateway.worker.hub.tool_servers.values())
+        return list(self.room.hub.tool_servers.values())
 
     async def ended(self) -> None:
         """Wait until it has ended."""
