@@ -32,7 +32,7 @@ from gateway.routing import Lost
 from gateway.settings import Settings
 from gateway.tasks import Tasks
 from gateway.toollink import ToolLink
-from gateway.tools import Tool
+from gateway.toolsets import Toolsets
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,6 @@ LINGER_SECONDS = 600.0
 REMEMBER_SECONDS = 62.0
 """Who has a connection looks once a minute whether its row is still there."""
 LOOK_AGAIN_SECONDS = 8.0
-TOOLSETS_SPARE = 100
-"""So many tool sets that no catalog shows any more are kept before they are looked for."""
 
 
 class Agent:
@@ -112,8 +110,7 @@ class Agents:
         self._on_catalog = on_catalog
         self._on_trouble = on_trouble
         self._agents: dict[str, Agent] = {}
-        self._toolsets: dict[str, list[Tool]] = {}
-        self._toolsets_max = TOOLSETS_SPARE
+        self.toolsets = Toolsets(settings.toolset_bytes)
         self.rules = Rules(
             hold_ms=round(settings.name_hold_seconds * 1000),
             handshake_ms=round(settings.handshake_seconds * 1000),
@@ -154,10 +151,10 @@ class Agents:
 
     async def sweep(self, now: float) -> None:
         """Let go of the agents that have been without a connection for long enough, and of tool sets nobody shows."""
-        if len(self._toolsets) > self._toolsets_max:
-            shown = {row.toolset for agent in self._agents.values() for row in agent.catalog.rows.values()}
-            self._toolsets = {digest: tools for digest, tools in self._toolsets.items() if digest in shown}
-            self._toolsets_max = 2 * len(self._toolsets) + TOOLSETS_SPARE
+        if self.toolsets.is_due:
+            self.toolsets.let_go(
+                {row.toolset for agent in self._agents.values() for row in agent.catalog.rows.values()}
+            )
         for agent in [
             agent for agent in self._agents.values() if agent.left_at and now - agent.left_at > LINGER_SECONDS
         ]:
@@ -166,10 +163,6 @@ class Agents:
             del self._agents[agent.id]
             if agent.is_watched:
                 await self._backplane.unwatch(agent.id)
-
-    def keep_toolset(self, digest: str, tools: list[Tool]) -> None:
-        """Remember a tool set that is known anyway, so that no load has to fetch it."""
-        self._toolsets[digest] = tools
 
     def note_revision(self, agent_id: str, revision: int) -> None:
         """Somebody says that the agent's facts have reached this revision."""
@@ -246,8 +239,8 @@ class Agents:
         if not (registered or newcomers or agent.is_loaded or agent.catalog.revision):
             return
         for link in links:
-            if link.row is not None and link.row.toolset not in self._toolsets:
-                self.keep_toolset(link.row.toolset, orjson.loads(link.toolset))
+            if link.row is not None and link.row.toolset not in self.toolsets:
+                self.toolsets.keep(link.row.toolset, orjson.loads(link.toolset), len(link.toolset))
         facts = outage.facts(
             agent.facts,
             registered,
@@ -263,7 +256,9 @@ class Agents:
 
     def _show(self, agent: Agent, facts: Snapshot) -> None:
         agent.facts = replace(facts, seen={})
-        agent.catalog = self._build(facts)
+        before, agent.catalog = agent.catalog, self._build(facts)
+        if before.pages != agent.catalog.pages:
+            self._backplane.meters.catalog_changes_total.add()
         agent.lost_conns &= {row.conn for row in facts.rows.values()}
         self._on_catalog(agent)
 
@@ -276,7 +271,8 @@ class Agents:
                 await self._tasks.pause(0)  # what changes in this turn of the loop is read at once
                 await self._load_once(agent, agent.changes_wanted)
         except BackplaneUnavailable as error:
-            logger.warning("catalog not read", extra={"agent": agent.id, "cause": str(error)})
+            fields = {"event": "catalog_unread", "agent": agent.id, "cause": str(error)}
+            logger.warning("catalog not read", extra=fields)
             agent.is_makeshift = False
             self._make_do(agent)
             self._on_trouble(agent)
@@ -289,10 +285,10 @@ class Agents:
             agent.is_watched = True
         snapshot = self._recall(agent, await self._backplane.snapshot(agent.id))
         await self._find_dead(snapshot)
-        wanted = {row.toolset for row in snapshot.rows.values() if row.toolset} - self._toolsets.keys()
+        wanted = {row.toolset for row in snapshot.rows.values() if row.toolset} - self.toolsets.keys()
         if wanted:
             for digest, text in (await self._backplane.toolsets(wanted)).items():
-                self.keep_toolset(digest, orjson.loads(text))
+                self.toolsets.keep(digest, orjson.loads(text), len(text))
         agent.changes_read, agent.is_loaded, agent.is_makeshift = changes, True, False
         self._show(agent, snapshot)
 
@@ -327,10 +323,10 @@ class Agents:
     def _build(self, snapshot: Snapshot) -> Catalog:
         built = catalogs.build(
             snapshot,
-            self._toolsets,
+            self.toolsets,
             grace_ms=round(self._settings.grace_seconds * 1000),
             page_bytes=self._settings.result_bytes,
         )
         for name in built.omitted:
-            logger.warning("tool too large for any list, left out", extra={"tool": name})
+            logger.warning("tool too large for any list, left out", extra={"event": "tool_omitted", "tool": name})
         return built

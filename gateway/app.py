@@ -2,19 +2,20 @@
 
 import logging
 import socket
-import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from gateway import admin, intercom, logs
 from gateway.backplane.base import Backplane
 from gateway.collector import Collector
 from gateway.endpoints import Door, State, routes
-from gateway.server import serve
+from gateway.instance import OneWorker
+from gateway.server import Company, serve
 from gateway.settings import Settings
 from gateway.worker import Worker, new_worker_id
 
@@ -27,20 +28,28 @@ class Gateway:
 
     app: Starlette
     worker: Worker
+    instance: OneWorker
+
+    def admin(self, settings: Settings, supervisor: socket.socket | None = None) -> AbstractAsyncContextManager[None]:
+        """`async with`: whoever runs this is answered, the supervisor if there is one, else on the admin port."""
+        if supervisor is not None:
+            return intercom.answering(self.instance, supervisor)
+        return admin.serving(self.instance, settings) if settings.admin_port else nullcontext()
 
 
 def build(settings: Settings, backplane: Backplane) -> Gateway:
     """A worker on this backplane. Nothing runs before the application's lifespan begins."""
     worker = Worker(settings, backplane)
+    instance = OneWorker(worker)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[State]:
         async with worker.running():
             await worker.opened()
-            yield State(door=Door(settings, worker))
+            yield State(door=Door(settings, worker, instance), meters=worker.meters)
 
     cors = Middleware(CORSMiddleware, allow_origins=list(settings.origins), allow_methods=["GET"])
-    return Gateway(Starlette(routes=routes(), lifespan=lifespan, middleware=[cors]), worker)
+    return Gateway(Starlette(routes=routes(), lifespan=lifespan, middleware=[cors]), worker, instance)
 
 
 def make_backplane(settings: Settings) -> Backplane:
@@ -69,8 +78,14 @@ def make_backplane(settings: Settings) -> Backplane:
     return RedisBackplane(settings.redis_url, new_worker_id(), options)
 
 
-def run(settings: Settings, sockets: list[socket.socket] | None, *, banner: bool) -> int:
-    """Serve one worker until a signal or a drain ends it; the exit code."""
+def run(
+    settings: Settings,
+    sockets: list[socket.socket] | None,
+    *,
+    banner: bool = False,
+    supervisor: socket.socket | None = None,
+) -> int:
+    """Serve one worker until a signal or a drain ends it; the exit code. `supervisor` is the line to it, if any."""
     gateway = build(settings, make_backplane(settings))
     hub = gateway.worker.hub
     collector = Collector(count_open=lambda: len(hub), count_closed=lambda: hub.closed)
@@ -78,17 +93,17 @@ def run(settings: Settings, sockets: list[socket.socket] | None, *, banner: bool
     def on_started() -> None:
         collector.install()
         if banner:
-            from gateway.banner import banner as text
+            from gateway.banner import show
 
-            sys.stdout.write(text(settings))
-            sys.stdout.flush()
+            show(settings)
 
     worker = gateway.worker
+    logs.bind(worker.backplane.worker_id, worker.meters.log_records_total)
     return serve(
         gateway.app,
         settings,
         on_shutdown=worker.shut_down,
         drain=worker.drain,
         sockets=sockets,
-        on_started=on_started,
+        company=Company(gateway.admin(settings, supervisor), on_started),
     )

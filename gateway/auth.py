@@ -100,6 +100,12 @@ def is_key(given: str, keys: Sequence[str]) -> bool:
     return any(matches)
 
 
+def is_bearer(authorization: str, key: str) -> bool:
+    """Return whether the value of an Authorization header is `Bearer` and this key."""
+    scheme, _, given = authorization.partition(" ")
+    return scheme.lower() == "bearer" and is_key(given.strip(), (key,))
+
+
 def _unspelled(token: str) -> bytes:
     text = unquote(token) if "%" in token else token
     text = text.strip("\t\r\n").translate(_SPELLING).rstrip("=")

@@ -1,9 +1,24 @@
 """What the gateway says once at its start: the two URLs that people paste."""
 
+import os
 import socket
+import sys
 
 from gateway import __version__, urls
 from gateway.settings import Settings
+
+
+def show(settings: Settings) -> None:
+    """Print the banner for people. Where nobody reads it, the gateway serves all the same."""
+    if settings.log_format == "json":
+        return  # machines would keep it, key and all, and can't read it
+    try:
+        sys.stdout.write(banner(settings))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # else the interpreter tries once more at its end, and complains
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def banner(settings: Settings) -> str:

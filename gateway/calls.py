@@ -38,10 +38,11 @@ class Stage(Enum):
 class Call:
     """One request in flight from a robot to a tool server.
 
-    `ledger_id` is the id of the present attempt in the backplane; a new attempt gets a new one, since a worker
-    refuses an id that it has said it never saw.
+    `id` names it in logs, records and error data. `ledger_id` is that of the present attempt in the backplane; a new
+    attempt gets a new one, since a worker refuses an id that it has said it never saw.
     """
 
+    id: str
     robot: str
     rpc_id: RpcId
     agent: str
@@ -63,7 +64,12 @@ class Call:
     """Its execution, where the tool server is connected to this worker."""
     attempts: int = 0
     nosubs: int = 0
+    ids_given: int = 0
     parked_until: float = 0.0
+    parked_at: float = 0.0
+    """Since when it waits for its tool server; 0: it does not."""
+    span: Any = None
+    """The tracer's, where there is one."""
     last_progress: float = -1.0
 
     @property
@@ -78,6 +84,11 @@ class Call:
     def original(self) -> str:
         """The tool's name at its tool server."""
         return self.route.original if self.route else self.name
+
+    def new_ledger_id(self) -> str:
+        """The id of one more attempt: the call's own for the first, `ID.2`, `ID.3` … for those after it."""
+        given = self.ids_given = self.ids_given + 1
+        return self.id if given == 1 else f"{self.id}.{given}"
 
     @property
     def call_seconds(self) -> float:
@@ -109,6 +120,10 @@ class Job:
     is_done: bool = False
     is_recorded: bool = False
     progress_rate: Rate | None = None
+    trace: str = ""
+    """The W3C `traceparent` that the tool server is to get in place of the one that came; empty: that one."""
+    span: Any = None
+    """The tracer's, where there is one."""
 
     @property
     def has_token(self) -> bool:
@@ -124,6 +139,12 @@ class Job:
         if self.progress_rate is None:
             self.progress_rate = Rate(PROGRESS_PER_SECOND if self.has_token else UNASKED_PROGRESS_PER_SECOND)
         return self.progress_rate.take(now)
+
+
+def call_of(ledger_id: str) -> str:
+    """The id of the call that this is an attempt of."""
+    worker, dash, number = ledger_id.rpartition("-")
+    return f"{worker}{dash}{number.partition('.')[0]}"
 
 
 class Caller(Protocol):
@@ -149,6 +170,8 @@ def upstream_frame(job: Job) -> bytes:
     params = without_connection_meta(job.params)
     meta = params.get("_meta")
     sent = {**params, "name": job.tool, "_meta": {**(meta or {}), "progressToken": job.upstream_id}}
+    if job.trace:
+        sent["_meta"]["traceparent"] = job.trace
     if "arguments" in sent and sent["arguments"] is None:
         del sent["arguments"]
     return jsonrpc.request(job.upstream_id, "tools/call", sent)

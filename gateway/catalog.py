@@ -90,7 +90,9 @@ def build(snapshot: Snapshot, toolsets: Mapping[str, Sequence[Tool]], *, grace_m
         local = names.local_names([tool["name"] for tool in tools], kept)
         for tool in tools:
             original = tool["name"]
-            name = holds.get(original) or _add_alias(routes, server_id, local[original], original)
+            name = holds.get(original, "")
+            if name not in routes:  # it holds none, or only one that has ended, which by rights can't be
+                name = _add_alias(routes, server_id, local[original], original)
             aliases.append((name != local[original], server_id, local[original], original))
             listed.append((name, orjson.dumps({**tool, "name": name, "server_id": server_id})))
     # Where two server_ids fold into one, the prefixed name belongs to the tool that holds the bare one.

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway import keyfile
 from gateway.banner import base_of
-from gateway.finding import Finding, Level
+from gateway.finding import Finding, Level, as_data, as_lines
 from gateway.settings import Settings
 from gateway.urls import base_warnings
 
@@ -36,23 +36,13 @@ def is_usable(findings: Sequence[Finding]) -> bool:
 
 def as_text(findings: Sequence[Finding]) -> str:
     """Return one line for each finding, its cure below it, and the verdict."""
-    lines = []
-    for finding in findings:
-        lines.append(f"{finding.level.value:<5} {finding.subject}: {finding.text}")
-        if finding.cure:
-            lines.append(f"      → {finding.cure}")
-    lines.append("可以启动 / ready to start" if is_usable(findings) else "不能启动 / not ready, see FAIL above")
-    return "\n".join(lines) + "\n"
+    verdict = "可以启动 / ready to start" if is_usable(findings) else "不能启动 / not ready, see FAIL above"
+    return "\n".join([*as_lines(findings), verdict]) + "\n"
 
 
 def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
     """Return the findings for a machine."""
-    return {
-        "ok": is_usable(findings),
-        "findings": [
-            {"level": one.level.value, "subject": one.subject, "text": one.text, "cure": one.cure} for one in findings
-        ],
-    }
+    return {"ok": is_usable(findings), "findings": as_data(findings)}
 
 
 def _warned(warnings: Sequence[str]) -> list[Finding]:

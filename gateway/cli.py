@@ -1,4 +1,4 @@
-"""The command `mcp-gateway`: serve, make tokens, check the installation.
+"""The command `mcp-gateway`: serve, make tokens, check the installation; what is for operators is in `commands`.
 
 Nothing that takes long to import is imported before the command is known: `--help` and `token` answer at once.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import __version__
+from gateway import commands as operators
 from gateway.settings import Settings, env_name, specs
 
 _DESCRIPTION = """\
@@ -27,11 +28,18 @@ _EXAMPLES = """\
                                              四个进程，经 Redis 协作 / four processes that share a Redis
   mcp-gateway token --agent single_module    令牌和网址 / a token, and the URLs to paste
   mcp-gateway check                          检查配置和 Redis / is everything as it must be?
+  mcp-gateway inspect workers                看集群里有什么 / look at the cluster, through Redis
+  mcp-gateway inspect agent single_module    为什么工具端未连接 / why is there no tool server?
+  mcp-gateway doctor                         诊断集群 / what is wrong with the cluster, and what to do
+  mcp-gateway drain gw-1 --wait              让一个工作进程离开 / have a worker leave in peace
+  mcp-gateway kick single_module lamp        断开一个工具服务器 / close a tool server's connection
 
 设置 / settings: GATEWAY_* 环境变量或 .env，见 .env.example
                  GATEWAY_* in the environment or in .env, all of them are in .env.example"""
 
+_NO_KEY = "0" * 32
 _CANNOT_START = 2  # as for a command line that can't be understood
+_INTERRUPTED = 130  # as shells have it
 
 _log = logging.getLogger("gateway.cli")
 
@@ -41,17 +49,21 @@ class _CannotStart(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 1 a check failed, 2 it can't be done as asked."""
+    """Run the command line; return the exit code: 0 done, 1 a check failed, 2 it can't be done as asked, 130 Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without Chinese must not stop the start
     arguments = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], int] = arguments.run
+    if getattr(arguments, "json", False) and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")  # JSON is that everywhere; a `?` in a name would be another name
+    run: Callable[[argparse.Namespace], int] = getattr(arguments, "run", _operate)
     try:
         return run(arguments)
     except _CannotStart as error:
         sys.stderr.write(f"{str(error).rstrip()}\n")
         return _CANNOT_START
+    except KeyboardInterrupt:  # while what the command needs is being imported
+        return _INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,18 +96,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--json", action="store_true", help="给机器 / for machines")
     check.set_defaults(run=_check)
+
+    operators.add_to(commands, common, form)
     return parser
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from gateway import logs
+    from gateway import logs, tracing
     from gateway.listening import ListenError, listen, reserve
 
     settings, warnings = _load(arguments)
     logs.set_up(settings.log_level, settings.log_format)
     for warning in warnings:
-        _log.warning(warning)
+        _log.warning(warning, extra={"event": "settings_doubtful"})
     settings = _with_key(settings)
+    try:
+        tracing.require(settings)
+    except tracing.TracingUnavailable as error:
+        raise _CannotStart(str(error)) from None
     open_socket = listen if settings.workers == 1 else reserve
     try:
         opened = open_socket(settings.host, settings.port)
@@ -104,11 +122,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     settings = dataclasses.replace(settings, port=opened.getsockname()[1])
     if settings.workers > 1:
         from gateway import supervisor
-        from gateway.banner import banner
+        from gateway.banner import show
 
-        sys.stdout.write(banner(settings))
-        sys.stdout.flush()
-        return supervisor.run(settings, os.environ)
+        show(settings)
+        with opened:  # it keeps the port while workers come and go
+            return supervisor.run(settings, os.environ)
     from gateway import app
 
     return app.run(settings, [opened], banner=True)
@@ -163,16 +181,40 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0 if check.is_usable(findings) else 1
 
 
-def _load(arguments: argparse.Namespace) -> tuple[Settings, list[str]]:
+def _operate(arguments: argparse.Namespace) -> int:
+    from gateway import operations
+    from gateway.inspecting import Terminal
+    from gateway.operating import CannotOperate
+
+    # With Redis a key is demanded of who serves; who only looks needs none, and need not be told it.
+    settings, warnings = _load(arguments, GATEWAY_KEY=_NO_KEY)
+    for warning in warnings:
+        sys.stderr.write(f"! {warning}\n")
+    try:
+        return operations.run(settings, arguments, Terminal(_write, _warn))
+    except CannotOperate as error:
+        raise _CannotStart(str(error)) from None
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(text)
+
+
+def _load(arguments: argparse.Namespace, **over: str) -> tuple[Settings, list[str]]:
     from gateway.configuration import SettingsError
 
     try:
-        return _loaded(arguments)
+        return _loaded(arguments, **over)
     except SettingsError as error:
         raise _CannotStart(str(error)) from None
 
 
-def _loaded(arguments: argparse.Namespace) -> tuple[Settings, list[str]]:
+def _loaded(arguments: argparse.Namespace, **over: str) -> tuple[Settings, list[str]]:
     from gateway.configuration import load
 
     cwd = Path.cwd()
@@ -180,7 +222,7 @@ def _loaded(arguments: argparse.Namespace) -> tuple[Settings, list[str]]:
     env_file: Path | None = arguments.env_file
     if env_file is None and (cwd / ".env").is_file():
         env_file = cwd / ".env"
-    return load(dict(os.environ) | flags, dotenv=env_file, cwd=cwd)
+    return load(dict(os.environ) | flags | over, dotenv=env_file, cwd=cwd)
 
 
 def _with_key(settings: Settings) -> Settings:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from dotenv.parser import parse_stream
 
 from gateway import legacy_config
-from gateway.quantities import parse_count, parse_seconds, parse_size
+from gateway.quantities import parse_count, parse_seconds, parse_share, parse_size
 from gateway.redaction import redact
 from gateway.setting_rules import broken_rules
 from gateway.settings import ENV_PREFIX, Kind, Settings, Spec, env_name, specs, written
@@ -170,6 +170,8 @@ def _parsed(name: str, spec: Spec, given: _Given) -> Any:
             return _ranged(spec, parse_size(given.text))
         case Kind.SECONDS:
             return _ranged(spec, parse_seconds(given.text))
+        case Kind.SHARE:
+            return _ranged(spec, parse_share(given.text))
         case Kind.LIST:
             return _keys(given) if name == "key" else _items(given.text)
         case Kind.TEXT:
@@ -197,6 +199,8 @@ def _checked_text(name: str, text: str) -> str:
         raise ValueError(problem)
     if name == "redis_url":
         _check_redis_url(text)
+    if name == "trace_url":
+        _check_trace_url(text)
     if name == "redis_prefix" and not re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", text):
         raise ValueError(
             "只能用字母、数字和 . _ : -，最多 64 个 / may have letters, digits and . _ : - only, at most 64"
@@ -226,6 +230,19 @@ def _check_redis_url(url: str) -> None:
         )
     if parts.scheme == "unix" and not parts.path.strip("/"):
         raise ValueError("unix:// 之后须为套接字文件的路径 / needs the path of a socket file after unix://")
+
+
+def _check_trace_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise ValueError(
+            "须为 http 或 https 的网址，包括路径 / must be a URL with http or https and a host; what collectors take "
+            "ends in /v1/traces"
+        )
 
 
 def _items(text: str) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from gateway.errors import Failure
 from gateway.jsonrpc import Notification, Response
 from gateway.settings import Settings
 from gateway.tasks import Tasks
+from gateway.trail import Trail
 
 ATTEMPTS_MAX = 5
 NOSUB_TRIES = 5
@@ -58,11 +59,13 @@ class Sender(Protocol):
 class Courier:
     """The calls that other workers are to execute for this one."""
 
-    def __init__(self, settings: Settings, backplane: Backplane, tasks: Tasks, gone: set[str]) -> None:
+    def __init__(self, settings: Settings, backplane: Backplane, tasks: Tasks, gone: set[str], trail: Trail) -> None:
         self._settings = settings
         self._backplane = backplane
         self._tasks = tasks
         self._gone = gone
+        self._trail = trail
+        self._meters = backplane.meters
         self._calls: dict[str, Call] = {}
         self._unsure: dict[str, Call] = {}
         """Those that may have got lost on their way."""
@@ -77,7 +80,7 @@ class Courier:
         """The workers that we wait for."""
         return {call.worker for call in self._calls.values()}
 
-    def dispatch(self, call: Call, ledger_id: str, sender: Sender) -> None:
+    def dispatch(self, call: Call, sender: Sender) -> None:
         """Send the call to the worker and connection that it names."""
         call.attempts += 1
         if call.attempts > ATTEMPTS_MAX:
@@ -88,9 +91,13 @@ class Courier:
         except jsonrpc.Undumpable:
             sender.fail(call, errors.too_deep())
             return
-        call.ledger_id, call.stage = ledger_id, Stage.DISPATCHED
+        now = self._tasks.now()
+        if call.parked_at:
+            self._trail.unparked(call, now)
+        ledger_id = call.ledger_id = call.new_ledger_id()
+        call.stage = Stage.DISPATCHED
         self._calls[ledger_id] = call
-        left_ms = max(1, round((call.deadline - self._tasks.now()) * 1000))
+        left_ms = max(1, round((call.deadline - now) * 1000))
         envelope = Envelope(
             "req",
             id=ledger_id,
@@ -102,6 +109,7 @@ class Courier:
             tool=call.original,
             ms=left_ms,
             due=self._backplane.now_ms + left_ms,
+            trace=self._trail.dispatched(call),
             body=body,
         )
         keep_seconds = self._settings.call_max_seconds + KEEP_AFTER_MAX_SECONDS
@@ -127,6 +135,7 @@ class Courier:
 
     def _on_verdict(self, ledger_id: str, verdict: Verdict, sender: Sender) -> None:
         call = self._calls.get(ledger_id)
+        self._trail.verdict(call, verdict)
         if call is None:
             return
         match verdict:
@@ -199,6 +208,7 @@ class Courier:
             sender.fail(call, errors.bad_answer(call.server_id, "not a response"))
 
     def _on_nack(self, call: Call, reason: str, sender: Sender) -> None:
+        self._meters.nacks_total.add(reason)
         match reason:
             case "moved":
                 self._unsend(call)
@@ -243,6 +253,7 @@ class Courier:
             self._ask(call)
             self._find_out(call)
         elif record.state == "answered":
+            self._meters.calls_recovered_total.add("robot")
             for envelope in decode(record.result):
                 self.on_envelope(envelope, sender)
         else:

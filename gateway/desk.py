@@ -10,7 +10,6 @@ Three nets under a call that is away: nobody subscribed (milliseconds), the owne
 (`tick`). A call that waits or is parked has not been sent, so its deadline ends it with `executed: false`.
 """
 
-import logging
 import random
 from contextlib import suppress
 from typing import Any
@@ -30,8 +29,7 @@ from gateway.robotsession import RouteCall
 from gateway.routing import Deliver, Park, Refuse
 from gateway.settings import Settings
 from gateway.tasks import Tasks
-
-logger = logging.getLogger(__name__)
+from gateway.trail import Trail
 
 PARK_MARGIN_SECONDS = 1.0
 """A parked call is given up this long before its deadline: there must be time left to run it."""
@@ -40,13 +38,16 @@ PARK_MARGIN_SECONDS = 1.0
 class Desk:
     """Where robots' calls begin and end. Is the `Caller` of the jobs that its calls become on this worker."""
 
-    def __init__(self, settings: Settings, backplane: Backplane, hub: Hub, agents: Agents, tasks: Tasks) -> None:
+    def __init__(
+        self, settings: Settings, backplane: Backplane, hub: Hub, agents: Agents, tasks: Tasks, trail: Trail
+    ) -> None:
         self._settings = settings
         self._backplane = backplane
         self._hub = hub
         self._agents = agents
         self._tasks = tasks
-        self._courier = Courier(settings, backplane, tasks, agents.dead_workers)
+        self._trail = trail
+        self._courier = Courier(settings, backplane, tasks, agents.dead_workers, trail)
         self._grace_ms = round(settings.grace_seconds * 1000)
         self._id_prefix = backplane.worker_id.rpartition("-")[2]
         self._count = 0
@@ -65,6 +66,11 @@ class Desk:
         return self._courier.owners
 
     @property
+    def parked_calls(self) -> int:
+        """How many calls wait for a tool server to come back."""
+        return len(self._parked)
+
+    @property
     def running_calls(self) -> int:
         """How many calls are open and do not wait for a tool server to come back."""
         return self.open_calls - len(self._parked)
@@ -73,14 +79,9 @@ class Desk:
 
     def submit(self, robot: RobotLink, agent: Agent, asked: RouteCall, frame: bytes, now: float) -> None:
         """Take a robot's call. It is answered by its deadline, whatever happens."""
-        refusal = self._refusal(robot, agent, len(frame), now)
-        if refusal is not None:
-            robot.fail(asked.id, refusal)
-            self._after_answer(robot, asked.id)
-            self._log_failure(robot, asked.name, refusal)
-            return
         is_extendable = not robot.session.is_xiaozhi  # it gives up at 30 s, progress or not
         call = Call(
+            id=self._new_id(),
             robot=robot.connection.id,
             rpc_id=asked.id,
             agent=agent.id,
@@ -93,6 +94,14 @@ class Desk:
             is_extendable=is_extendable,
             progress_token=asked.progress_token,
         )
+        if self._trail.is_tracing:
+            self._trail.began(call)
+        refusal = self._refusal(robot, agent, len(frame), now)
+        if refusal is not None:
+            robot.fail(asked.id, refusal, call.id)
+            self._trail.failed(call, refusal, now)
+            self._after_answer(robot, asked.id)
+            return
         robot.calls[call] = None
         self.open_calls += 1
         self._open_bytes += len(frame)
@@ -130,7 +139,7 @@ class Desk:
                 if worker == self._backplane.worker_id:
                     self._run_here(call, agent, now)
                 else:
-                    self._courier.dispatch(call, self._new_id(), self)
+                    self._courier.dispatch(call, self)
             case Park(route):
                 call.route = route
                 self._park(call, agent, now)
@@ -153,9 +162,11 @@ class Desk:
             limit = f"GATEWAY_CALLS_PER_CONNECTION={self._settings.calls_per_connection}"
             self.fail(call, errors.overloaded(limit))
             return
+        if call.parked_at:
+            self._trail.unparked(call, now)
         call.stage = Stage.SENT
         call.job = Job(
-            call_id=self._new_id(),
+            call_id=call.new_ledger_id(),
             agent=call.agent,
             tool=call.original,
             params=call.params,
@@ -165,6 +176,8 @@ class Desk:
             caller=self,
             call=call,
         )
+        if self._trail.is_tracing:
+            self._trail.started(call.job, "")
         failure = link.run(call.job)
         if failure is not None:
             self.fail(call, failure)
@@ -173,6 +186,7 @@ class Desk:
         if not call.parked_until:
             call.parked_until = min(now + self._settings.park_seconds, call.deadline - PARK_MARGIN_SECONDS)
         call.stage = Stage.PARKED
+        self._trail.parked(call, now)
         agent.waiting[call] = None
         self._parked[call] = None
 
@@ -233,6 +247,7 @@ class Desk:
 
     def on_unsent(self, job: Job) -> None:
         if job.call is not None:
+            self._trail.unsent(job)
             job.call.job = None
             self.find_again(job.call)
 
@@ -248,6 +263,7 @@ class Desk:
 
     def progress(self, call: Call, params: dict[str, Any]) -> None:
         """Move the call's deadline, and tell the robot if it asked for that."""
+        self._backplane.meters.progress_total.add()
         call.extend(self._tasks.now(), self._settings.call_seconds)
         robot = self._hub.robots.get(call.robot)
         value = params.get("progress")
@@ -263,15 +279,17 @@ class Desk:
         """End the call with its tool server's response."""
         robot = self._end(call)
         if robot is not None:
-            robot.send(results.answer(call.rpc_id, message, robot.shape))
+            frame = results.answer(call.rpc_id, message, robot.shape)
+            robot.send(frame)
+            self._trail.answered(call, message, len(frame), self._tasks.now())
             self._after_answer(robot, call.rpc_id)
 
     def fail(self, call: Call, failure: Failure) -> None:
         """End the call with an error of ours."""
         robot = self._end(call)
         if robot is not None:
-            robot.fail(call.rpc_id, failure)
-            self._log_failure(robot, call.name, failure, call.server_id)
+            robot.fail(call.rpc_id, failure, call.id)
+            self._trail.failed(call, failure, self._tasks.now())
             self._after_answer(robot, call.rpc_id)
 
     def _end(self, call: Call) -> RobotLink | None:
@@ -313,12 +331,14 @@ class Desk:
     def cancel(self, robot: RobotLink, rpc_id: RpcId, reason: str) -> None:
         """The robot wants no answer any more: tell the tool server, answer nothing (MCP, Cancellation)."""
         for call in [call for call in robot.calls if call.rpc_id == rpc_id and type(call.rpc_id) is type(rpc_id)]:
+            self._trail.given_up(call, "cancelled", self._tasks.now())
             self._give_up(call, reason)
             self._end(call)
 
     def robot_gone(self, robot: RobotLink) -> None:
         """Nobody is left to answer: its calls are cancelled upstream."""
         for call in list(robot.calls):
+            self._trail.given_up(call, "robot_gone", self._tasks.now())
             self._give_up(call, "robot disconnected")
             self._end(call)
 
@@ -372,17 +392,3 @@ class Desk:
     async def recover(self) -> None:
         """Messages may have been missed: find out what became of the calls that are away."""
         await self._courier.recover(self)
-
-    def _log_failure(self, robot: RobotLink, name: str, failure: Failure, server_id: str = "") -> None:
-        logger.warning(
-            "call failed",
-            extra={
-                "agent": robot.connection.agent,
-                "conn": robot.connection.id,
-                "tool": name[:64],
-                "server_id": server_id,
-                "code": int(failure.code),
-                "reason": failure.reason,
-                "executed": failure.executed,
-            },
-        )

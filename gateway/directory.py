@@ -46,3 +46,6 @@ class Seen:
     disconnected: int = 0
     cause: str = ""
     error: str = ""
+    """What went wrong last in a handshake, or with its list."""
+    failed: int = 0
+    """When that was."""

@@ -148,7 +148,7 @@ class Drain:
         for_each(self._on_begin, lambda tell: tell(cause), "telling that the drain has begun")
         if self.window.seconds:
             fields = {"cause": cause, "seconds": self.window.seconds, **self._counts()}
-            logger.info("draining", extra=fields)
+            logger.info("draining", extra={"event": "drain_begun", **fields})
             self._tell("drain", fields)
         self._tasks.spawn(self._run(self.window), "drain")
 
@@ -201,7 +201,7 @@ class Drain:
         if window.seconds:
             taken_seconds = round(self._tasks.now() - window.began, 1)
             fields = {"seconds": taken_seconds, **self._counts()}
-            logger.info("drained", extra=fields)
+            logger.info("drained", extra={"event": "drain_ended", **fields})
             self._tell("drained", fields)
         for_each(self._on_end, lambda tell: tell(), "telling that the drain has ended")
 
@@ -211,7 +211,7 @@ class Drain:
                 self._tick(window, self._tasks.now())
         except Exception:
             # What can't leave in peace now still ends with the window.
-            logger.exception("a step of the drain failed")
+            logger.exception("a step of the drain failed", extra={"event": "drain_step_failed"})
 
     def _tick(self, window: Window, now: float) -> None:
         if window.is_grace(now):
@@ -252,4 +252,4 @@ class Drain:
         try:
             await self._backplane.event(kind, fields)
         except BackplaneUnavailable as error:
-            logger.debug("event not written", extra={"kind": kind, "cause": str(error)})
+            logger.debug("event not written", extra={"event": "event_not_written", "kind": kind, "cause": str(error)})

@@ -45,19 +45,21 @@ class Failure:
     """A JSON-RPC error that the gateway raises itself.
 
     `executed` says whether the tool ran: False is only ever said when it is certain. None stands for errors that
-    are not about a call.
+    are not about a call. `outcome` is the word that counters and logs have for it (`meters.ENDS`).
     """
 
     code: Code
     message: str
     reason: str = ""
     executed: Executed | None = None
+    outcome: str = "internal_error"
 
-    def as_error(self, agent: str) -> dict[str, Any]:
-        """The value of the key `error` of a JSON-RPC answer to a peer of `agent`."""
+    def as_error(self, agent: str, call: str = "") -> dict[str, Any]:
+        """The value of the key `error` of a JSON-RPC answer to a peer of `agent`; `call` is the id of its call."""
         error: dict[str, Any] = {"code": int(self.code), "message": self.message}
         if self.executed is not None:
-            error["data"] = {"reason": self.reason, "executed": self.executed, "agent_id": agent}
+            data: dict[str, Any] = {"reason": self.reason, "executed": self.executed, "agent_id": agent}
+            error["data"] = {**data, "call": call} if call else data
         return error
 
 
@@ -74,7 +76,7 @@ def method_not_found(method: str) -> Failure:
 
 
 def bad_params(zh: str, en: str) -> Failure:
-    return Failure(Code.INVALID_PARAMS, f"{zh} / {en}", "bad params", False)
+    return Failure(Code.INVALID_PARAMS, f"{zh} / {en}", "bad params", False, "bad_params")
 
 
 def too_deep() -> Failure:
@@ -88,6 +90,7 @@ def unknown_tool(name: str) -> Failure:
         f"没有名为 {shown} 的工具，请重新获取工具列表 / no tool is named {shown}; read the tool list again",
         "unknown tool",
         False,
+        "unknown_tool",
     )
 
 
@@ -100,6 +103,7 @@ def no_tool_server(last_zh: str = "", last_en: str = "") -> Failure:
         "check that it runs and that its endpoint URL and token are right",
         "no tool server connected",
         False,
+        "no_tool_server",
     )
 
 
@@ -115,6 +119,7 @@ def server_offline(server_id: str, since: str, cause: str) -> Failure:
         f"tool server {server_id} is offline since {since} ({cause}) and has not come back",
         "tool server offline",
         False,
+        "offline",
     )
 
 
@@ -125,6 +130,7 @@ def server_moving(server_id: str) -> Failure:
         f"MCP 服务器 {server_id} 正在重连，请稍后再试 / tool server {server_id} is reconnecting; try again soon",
         "tool server offline",
         False,
+        "offline",
     )
 
 
@@ -135,6 +141,7 @@ def lost_in_call(server_id: str) -> Failure:
         f"tool server {server_id} was lost during the call; whether it ran is unknown",
         "tool server lost",
         "unknown",
+        "tool_server_lost",
     )
 
 
@@ -145,6 +152,7 @@ def owner_lost(server_id: str) -> Failure:
         f"the worker that held tool server {server_id} was lost; whether the call ran is unknown",
         "worker lost",
         "unknown",
+        "owner_lost",
     )
 
 
@@ -155,6 +163,7 @@ def worker_unreachable(server_id: str) -> Failure:
         f"the worker that holds tool server {server_id} can't be reached; nothing was sent",
         "worker unreachable",
         False,
+        "worker_unreachable",
     )
 
 
@@ -166,6 +175,7 @@ def not_understood(server_id: str) -> Failure:
         "nothing ran. Try again when all workers are of one version",
         "versions differ",
         False,
+        "versions_differ",
     )
 
 
@@ -176,6 +186,7 @@ def deadline_exceeded(server_id: str, seconds: float) -> Failure:
         f"tool server {server_id} did not answer within {seconds:g} s",
         "deadline exceeded",
         "unknown",
+        "timed_out",
     )
 
 
@@ -185,6 +196,7 @@ def not_sent_in_time(seconds: float) -> Failure:
         f"调用在 {seconds:g} 秒内未能送达 MCP 服务器 / the call could not be sent within {seconds:g} s",
         "deadline exceeded",
         False,
+        "timed_out",
     )
 
 
@@ -194,6 +206,7 @@ def overloaded(limit: str) -> Failure:
         f"调用过多，已达上限 {limit}，请稍后重试 / too many calls: limit {limit} reached; try again later",
         "overloaded",
         False,
+        "overloaded",
     )
 
 
@@ -204,13 +217,13 @@ def backplane_unavailable(executed: Executed) -> Failure:
         "网关的共享存储（Redis）暂时不可用 / the gateway's shared store (Redis) is unavailable",
         "backplane unavailable",
         executed,
+        "backplane_unavailable",
     )
 
 
 def shutting_down() -> Failure:
-    return Failure(
-        Code.NOT_SENT, "网关正在重启，请稍后重试 / the gateway is restarting; try again later", "draining", False
-    )
+    message = "网关正在重启，请稍后重试 / the gateway is restarting; try again later"
+    return Failure(Code.NOT_SENT, message, "draining", False, "draining")
 
 
 def stopped_in_call() -> Failure:
@@ -219,6 +232,7 @@ def stopped_in_call() -> Failure:
         "网关在调用过程中重启，不知道是否已执行 / the gateway restarted during the call; whether it ran is unknown",
         "draining",
         "unknown",
+        "draining",
     )
 
 
@@ -232,4 +246,5 @@ def bad_answer(server_id: str, what: str) -> Failure:
         f"MCP 服务器 {server_id} 的回应无法使用：{what} / tool server {server_id} gave an unusable answer: {what}",
         "unusable answer",
         True,
+        "bad_answer",
     )

@@ -24,6 +24,7 @@ from gateway.jsonrpc import Request
 from gateway.settings import Settings
 from gateway.tasks import Tasks
 from gateway.toollink import ToolLink
+from gateway.trail import Trail, outcome_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +55,20 @@ class Executor:
     """The jobs of other workers. Is their `Caller`: what becomes of them goes back by envelope."""
 
     def __init__(
-        self, settings: Settings, backplane: Backplane, hub: Hub, tasks: Tasks, is_fenced: Callable[[], bool]
+        self,
+        settings: Settings,
+        backplane: Backplane,
+        hub: Hub,
+        tasks: Tasks,
+        trail: Trail,
+        is_fenced: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._backplane = backplane
         self._hub = hub
         self._tasks = tasks
+        self._trail = trail
+        self._meters = backplane.meters
         self._seen: OrderedDict[str, tuple[float, Seen]] = OrderedDict()
         """Ids that are not taken any more: since when, and how that came."""
         self._jobs: dict[str, tuple[Job, ToolLink]] = {}
@@ -97,6 +106,7 @@ class Executor:
         self._note_seen(envelope.id, True)
         refusal = self._run(envelope)
         if refusal is not None:
+            self._trail.refused(envelope.id, envelope.agent, refusal)
             self._nack(envelope.id, envelope.sender, refusal, self._tasks.now() + envelope.ms / 1000)
 
     def _run(self, envelope: Envelope) -> str | None:
@@ -106,6 +116,7 @@ class Executor:
         if self._is_fenced():
             return "fenced"
         left_ms = envelope.due - self._backplane.now_ms if envelope.due else envelope.ms
+        self._meters.mailbox_lag_seconds.observe(max(0, envelope.ms - left_ms) / 1000)
         if left_ms <= 0:
             return "late"
         link = self._hub.tool_servers.get(envelope.conn)
@@ -138,8 +149,9 @@ class Executor:
         )
         self._jobs[job.call_id] = (job, link)
         self._deadlines.add(job)
+        self._trail.started(job, envelope.trace)
         if link.run(job) is not None:
-            self._forget(job)
+            self._forget(job, "bad_params")
             return "bad"
         return None
 
@@ -148,7 +160,8 @@ class Executor:
         self._note_seen(envelope.id, True)
         entry = self._jobs.get(envelope.id)
         if entry is not None:
-            self._cancel(*entry, envelope.reason)
+            outcome = "timed_out" if envelope.reason == "deadline exceeded" else "cancelled"
+            self._cancel(*entry, envelope.reason, outcome)
 
     def on_query(self, envelope: Envelope) -> None:
         """Was this call ever seen here? After a no it will not be run any more."""
@@ -191,15 +204,15 @@ class Executor:
     # What becomes of the jobs
 
     def on_answer(self, job: Job, message: dict[str, Any], frame: bytes) -> None:
-        self._forget(job)
         body = frame.strip()
+        self._forget(job, outcome_of(message), len(body))
         if len(body) > self._settings.result_bytes and "result" in message:
             shape = results.Shape(self._settings.result_bytes, with_error_text=False)
             body = results.answer(job.upstream_id, message, shape)
         self._tell(job, Envelope("res", id=job.call_id, body=body))
 
     def on_lost(self, job: Job) -> None:
-        self._forget(job)
+        self._forget(job, "tool_server_lost")
         self._tell(job, Envelope("nack", id=job.call_id, reason="lost"))
 
     def _tell(self, job: Job, envelope: Envelope) -> None:
@@ -221,7 +234,7 @@ class Executor:
         return end
 
     def on_unsent(self, job: Job) -> None:
-        self._forget(job)
+        self._forget(job, "offline")
         self._nack(job.call_id, job.origin, "moved", job.deadline)
 
     def on_progress(self, job: Job, params: dict[str, Any]) -> None:
@@ -232,14 +245,16 @@ class Executor:
                 body = results.progress_frame(params.get("progressToken"), params, self._settings.result_bytes)
                 self._backplane.send(job.origin, Envelope("note", id=job.call_id, body=body))
 
-    def _forget(self, job: Job) -> None:
+    def _forget(self, job: Job, outcome: str, size_bytes: int = 0) -> None:
         job.is_done = True
         self._deadlines.discard(job)
-        self._jobs.pop(job.call_id, None)
+        entry = self._jobs.pop(job.call_id, None)
         self._note_seen(job.call_id, True)
+        if entry is not None and not (outcome == "result" and self._trail.is_brief):
+            self._trail.job_ended(job, entry[1].server_id, outcome, size_bytes, self._tasks.now())
 
-    def _cancel(self, job: Job, link: ToolLink, reason: str) -> None:
-        self._forget(job)
+    def _cancel(self, job: Job, link: ToolLink, reason: str, outcome: str = "cancelled") -> None:
+        self._forget(job, outcome)
         link.cancel(job, reason)
 
     # Time, gaps, lost workers
@@ -252,13 +267,13 @@ class Executor:
     def _end_late(self, job: Job) -> None:
         entry = self._jobs.get(job.call_id)
         if entry is not None:
-            self._cancel(*entry, "deadline exceeded")
+            self._cancel(*entry, "deadline exceeded", "timed_out")
             self._backplane.answer(job.origin, Envelope("nack", id=job.call_id, reason="lost"))
 
     def caller_lost(self, worker: str) -> None:
         """Nobody waits for these any more: the tool servers may stop."""
         for job, link in [entry for entry in self._jobs.values() if entry[0].origin == worker]:
-            self._cancel(job, link, "caller lost")
+            self._cancel(job, link, "caller lost", "caller_lost")
 
     async def recover(self) -> None:
         """Say once more what was not heard, and take over what was published while this worker could not hear."""
@@ -267,9 +282,11 @@ class Executor:
         for record in await self._backplane.pending():
             try:
                 for envelope in decode(record.message):
+                    if envelope.id not in self._seen and envelope.id not in self._jobs:
+                        self._meters.calls_recovered_total.add("tool_server")
                     self.on_request(envelope)
             except EnvelopeError:
-                logger.warning("unreadable call record", extra={"call": record.id})
+                logger.warning("unreadable call record", extra={"event": "record_unreadable", "attempt": record.id})
 
     def note_local(self, now: float) -> None:
         """Record the local calls that take long enough for an operator to see."""

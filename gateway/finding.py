@@ -1,5 +1,6 @@
 """One thing that a check of the installation found."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -21,3 +22,23 @@ class Finding:
     subject: str
     text: str
     cure: str = ""
+
+
+def is_well(findings: Sequence[Finding]) -> bool:
+    """True if nothing is worse than a note."""
+    return all(one.level in (Level.OK, Level.NOTE) for one in findings)
+
+
+def as_lines(findings: Sequence[Finding]) -> list[str]:
+    """One line for each finding, its cure below it."""
+    lines = []
+    for one in findings:
+        lines.append(f"{one.level.value:<5} {one.subject}: {one.text}")
+        if one.cure:
+            lines.append(f"      → {one.cure}")
+    return lines
+
+
+def as_data(findings: Sequence[Finding]) -> list[dict[str, str]]:
+    """The findings for a machine."""
+    return [{"level": one.level.value, "subject": one.subject, "text": one.text, "cure": one.cure} for one in findings]

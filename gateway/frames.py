@@ -39,12 +39,12 @@ def unmask(frame: bytes | bytearray, start: int) -> bytes:
 class FrameCutter:
     """Cuts what one peer sends into masked frames. Holds at most one incomplete frame of at most `limit` bytes."""
 
-    __slots__ = ("_filled", "_frame", "_head")
+    __slots__ = ("_frame", "_head", "_size")
 
     def __init__(self) -> None:
         self._head = b""  # of a frame whose length is not known yet
-        self._frame = bytearray()  # in its final size, so that a large one is copied once
-        self._filled = 0
+        self._frame = bytearray()  # as much as has come: a peer may announce what it never sends
+        self._size = 0  # of that frame as it was announced; 0: there is none
 
     def cut(self, data: bytes, limit: int) -> Iterator[tuple[bytes | bytearray, int]]:
         """Yield each frame that is complete now, with the place where its payload starts.
@@ -53,11 +53,11 @@ class FrameCutter:
         its first two bytes, with 0 for the place; nothing can be cut after it.
         """
         at = 0
-        if self._frame:
+        if self._size:
             at = self._fill(data)
-            if self._filled < len(self._frame):
+            if len(self._frame) < self._size:
                 return
-            frame, self._frame = self._frame, bytearray()
+            frame, self._frame, self._size = self._frame, bytearray(), 0
             yield frame, _bounds(frame, 0)[0]
         elif self._head:
             data, self._head = self._head + data, b""
@@ -74,9 +74,8 @@ class FrameCutter:
 
     def _fill(self, data: bytes) -> int:
         """Put what is still missing into the incomplete frame; return how much that was."""
-        size = min(len(data), len(self._frame) - self._filled)
-        self._frame[self._filled : self._filled + size] = data[:size]
-        self._filled += size
+        size = min(len(data), self._size - len(self._frame))
+        self._frame += data[:size]
         return size
 
     def _keep(self, rest: bytes) -> None:
@@ -84,9 +83,7 @@ class FrameCutter:
         if end == 0:
             self._head = rest
         else:
-            self._frame = bytearray(end)
-            self._filled = 0
-            self._fill(rest)
+            self._frame, self._size = bytearray(rest), end
 
 
 def _bounds(data: bytes | bytearray, at: int) -> tuple[int, int]:

@@ -16,4 +16,5 @@ def for_each(items: Iterable[T], act: Callable[[T], None], what: str) -> None:
             act(item)
         except Exception:
             # Calls of different people wait side by side: none may go without an answer because of another's.
-            logger.exception("failed for one of several, going on with the others: %s", what)
+            text = "failed for one of several, going on with the others: %s"
+            logger.exception(text, what, extra={"event": "item_failed"})

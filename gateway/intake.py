@@ -15,6 +15,7 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gateway.meters import Meters
 from gateway.pace import Pace
 from gateway.rates import Turnstile
 from gateway.settings import Settings
@@ -39,12 +40,14 @@ log = logging.getLogger(__name__)
 class _Refusal(Exception):
     """Raised in a callback of the parser, to stop it: the request is to be answered so instead."""
 
-    def __init__(self, status: HTTPStatus, text: str) -> None:
+    def __init__(self, status: HTTPStatus, cause: str, text: str) -> None:
         self.status = status
+        self.cause = cause
+        """One of `meters.REFUSALS`."""
         self.text = text
 
 
-_INVALID = _Refusal(HTTPStatus.BAD_REQUEST, "不是有效的 HTTP 请求 / not a valid HTTP request")
+_INVALID = _Refusal(HTTPStatus.BAD_REQUEST, "bad_request", "不是有效的 HTTP 请求 / not a valid HTTP request")
 
 
 class GatewayHttpProtocol(HttpToolsProtocol):
@@ -138,7 +141,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def _head_too_large(self) -> _Refusal:
         limit = self.settings.header_bytes
         text = f"请求头超过 {limit} 字节 / request head above {limit} bytes"
-        return _Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, text)
+        return _Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", text)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -157,7 +160,8 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._is_in_head = False
         self._heads += 1
         if len(self.pipeline) >= PIPELINE_MAX:
-            raise _Refusal(HTTPStatus.TOO_MANY_REQUESTS, "未等回答就发来太多请求 / too many requests without waiting")
+            text = "未等回答就发来太多请求 / too many requests without waiting"
+            raise _Refusal(HTTPStatus.TOO_MANY_REQUESTS, "pipelined", text)
         super().on_headers_complete()
         self._is_taken = True
 
@@ -165,7 +169,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._body_bytes += len(body)
         if self._body_bytes > BODY_BYTES_MAX:
             text = f"请求体超过 {BODY_BYTES_MAX} 字节 / request body above {BODY_BYTES_MAX} bytes"
-            raise _Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text)
+            raise _Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", text)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -179,7 +183,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def _be_late(self) -> None:
         seconds = self.settings.header_seconds
         text = f"请求未在 {seconds:g} 秒内到齐 / request not complete within {seconds:g} s"
-        self._refuse(_Refusal(HTTPStatus.REQUEST_TIMEOUT, text))
+        self._refuse(_Refusal(HTTPStatus.REQUEST_TIMEOUT, "late", text))
 
     # The handshake
 
@@ -203,7 +207,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         seconds = self.turnstile.turn(self.loop.time()) if TOOL_SERVERS_PATH in self.url else 0.0
         if seconds is None:
             text = f"握手过于频繁 / too many handshakes: {TURNSTILE_SETTING}={self.settings.tool_handshakes_per_second}"
-            self._refuse(_Refusal(HTTPStatus.SERVICE_UNAVAILABLE, text))
+            self._refuse(_Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "turnstile", text))
         elif seconds == 0.0:
             self._enter(rest)
         else:
@@ -214,10 +218,22 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._forget_deadline()
         if self.transport.is_closing():
             return
+        try:
+            self._cut_to_origin_form()
+        except httptools.HttpParserInvalidURLError:
+            self._refuse(_INVALID)
+            return
         self.handle_websocket_upgrade()
         self.transport.resume_reading()
         if rest:
             self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]  # ours, just set
+
+    def _cut_to_origin_form(self) -> None:
+        """A target may name scheme and host as well (RFC 9112 §3.2.2), which uvicorn's WebSockets take for a path."""
+        if not self.url.startswith(b"/"):
+            parsed = httptools.parse_url(self.url)
+            path = b"/" + (parsed.path or b"").lstrip(b"/")  # of `*` as well
+            self.url = path + (b"?" + parsed.query if parsed.query else b"")
 
     # Endings
 
@@ -227,7 +243,14 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, refusal: _Refusal) -> None:
         """Answer in the app's place and close; just close where an answer has already begun."""
-        log.info("HTTP 请求被拒绝 / HTTP request refused: %d, %s, peer %s", refusal.status, refusal.text, self.client)
+        meters: Meters | None = self.app_state.get("meters")  # none where no gateway is behind it
+        if meters is not None:
+            meters.handshakes_refused_total.add(refusal.cause)
+        fields = {"event": "request_refused", "status": int(refusal.status), "cause": refusal.text}
+        address = self.client[0] if self.client else "?"
+        text = "HTTP 请求被拒绝 / HTTP request refused: %d, %s, peer %s"
+        fields |= {"kind": refusal.cause, "address": address}
+        log.info(text, refusal.status, refusal.text, address, extra=fields)
         self._is_deaf = True
         if self.transport.is_closing():
             return

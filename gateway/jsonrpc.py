@@ -12,6 +12,7 @@ server's answer of that kind cannot be forwarded, but its id tells which call to
 """
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -74,6 +75,12 @@ class Garbage:
     is_blank: bool = False
 
 
+_VERSION = rb'"jsonrpc"\s{0,8}:\s{0,8}"2\.0"'
+_ID = rb'"id"\s{0,8}:\s{0,8}"?([0-9]{1,10})"?'
+_ID_FIRST = re.compile(rb"\s{0,8}\{\s{0,8}(?:" + _VERSION + rb"\s{0,8},\s{0,8})?" + _ID + rb"\s{0,8},")
+_ID_LAST = re.compile(rb",\s{0,8}" + _ID + rb"(?:\s{0,8},\s{0,8}" + _VERSION + rb")?\s{0,8}\}\s{0,8}\Z")
+_TAIL_BYTES = 256
+
 Single: TypeAlias = Request | Notification | Response | Invalid
 Message: TypeAlias = Single | Garbage | list[Any]
 
@@ -98,6 +105,15 @@ def standard_parse(frame: bytes) -> Message:
     except (ValueError, RecursionError) as error:
         return Garbage(str(error))
     return value if type(value) is list else classify(value)
+
+
+def answered_id(frame: bytes) -> int | None:
+    """The numeric id of a response, where it is among the first or the last members; None elsewhere.
+
+    For a frame that is no JSON, and too much for `standard_parse`.
+    """
+    found = _ID_FIRST.match(frame) or _ID_LAST.search(frame, max(0, len(frame) - _TAIL_BYTES))
+    return int(found[1]) if found else None
 
 
 def classify(value: Any) -> Single:

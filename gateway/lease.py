@@ -98,7 +98,8 @@ class Lease:
                 await self._beat()
             except BackplaneUnavailable as error:
                 self._has_failed = True
-                logger.warning("beat failed", extra={"cause": str(error), "lease_age": round(self.age_seconds, 1)})
+                fields = {"event": "beat_failed", "cause": str(error), "lease_age": round(self.age_seconds, 1)}
+                logger.warning("beat failed", extra=fields)
 
     def beat_soon(self) -> None:
         """Beat at once: what this worker says of itself has changed."""
@@ -126,7 +127,7 @@ class Lease:
             # The store was away, or has forgotten everybody: the others need time to say that they live.
             self._judge_from = started + max(self._settings.lease_seconds, RECONNECT_SECONDS)
         if beat.fresh and not is_first:
-            logger.warning("the lease had gone; putting everything back")
+            logger.warning("the lease had gone; putting everything back", extra={"event": "lease_lost"})
             self._look_again = True
             self.recover()
         elif self._look_again or (self._recover_again and not self._is_recovering):
@@ -135,7 +136,7 @@ class Lease:
         try:
             await self._read_changes()
         except BackplaneUnavailable as error:  # in a Cluster that list may be away alone; the next beat reads on
-            logger.warning("changes not read", extra={"cause": str(error)})
+            logger.warning("changes not read", extra={"event": "changes_unread", "cause": str(error)})
         self._agents.revive({worker for worker, until in beat.workers.items() if until > beat.now_ms})
         if started >= self._judge_from:
             await self._look_after_others(beat)
@@ -183,7 +184,8 @@ class Lease:
         try:
             await self._desk.owner_lost(worker)
         except BackplaneUnavailable as error:  # the next beat finds the worker dead again
-            logger.warning("a lost worker's records not read yet", extra={"lost": worker, "cause": str(error)})
+            fields = {"event": "records_unread", "lost": worker, "cause": str(error)}
+            logger.warning("a lost worker's records not read yet", extra=fields)
 
     async def _reap(self, worker: str) -> None:
         try:
@@ -199,10 +201,13 @@ class Lease:
             await self._backplane.bury(worker, owned)
             if not owned:
                 return  # it left in order
+            self._backplane.meters.workers_reaped_total.add()
             await self._backplane.event("reap", {"lost": worker, "owned": len(owned)})
-            logger.warning("lost worker cleaned up", extra={"lost": worker, "owned": len(owned)})
+            fields = {"event": "worker_reaped", "lost": worker, "owned": len(owned)}
+            logger.warning("lost worker cleaned up", extra=fields)
         except BackplaneUnavailable as error:
-            logger.warning("lost worker not cleaned up yet", extra={"lost": worker, "cause": str(error)})
+            fields = {"event": "reap_interrupted", "lost": worker, "cause": str(error)}
+            logger.warning("lost worker not cleaned up yet", extra=fields)
         finally:
             self._reaping.discard(worker)
 
@@ -232,7 +237,8 @@ class Lease:
                 await self._executor.recover()
                 await self._desk.recover()
         except BackplaneUnavailable as error:
-            logger.warning("recovery interrupted; the next beat goes on with it", extra={"cause": str(error)})
+            fields = {"event": "recovery_interrupted", "cause": str(error)}
+            logger.warning("recovery interrupted; the next beat goes on with it", extra=fields)
             self._recover_again = True
         finally:
             self._is_recovering = False

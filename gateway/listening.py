@@ -8,19 +8,24 @@ with a socket that is bound but does not listen, so that nobody else takes it me
 import socket
 
 BACKLOG = 2048
+PUBLIC = ("GATEWAY_HOST", "GATEWAY_PORT")
+ADMIN = ("GATEWAY_ADMIN_HOST", "GATEWAY_ADMIN_PORT")
+"""The settings that say where: named to people when it does not work."""
 
 
 class ListenError(Exception):
     """The address can't be listened on; the text says why and what to do, for people."""
 
 
-def listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+def listen(
+    host: str, port: int, *, is_shared: bool = False, backlog: int = BACKLOG, named: tuple[str, str] = PUBLIC
+) -> socket.socket:
     """Return a socket that listens there; port 0 takes a free one. Raise `ListenError` if that fails.
 
     With `is_shared` other sockets of this kind may listen on the same port.
     """
-    bound = _bound(host, port, is_shared=is_shared)
-    bound.listen(BACKLOG)
+    bound = _bound(host, port, is_shared=is_shared, named=named)
+    bound.listen(backlog)
     return bound
 
 
@@ -34,20 +39,20 @@ def reserve(host: str, port: int) -> socket.socket:
         alone.listen(1)
         port = alone.getsockname()[1]
     except OSError as error:
-        raise _trouble(host, port, error) from None
+        raise _trouble(host, port, error, PUBLIC) from None
     finally:
         alone.close()
     return _bound(host, port, is_shared=True)
 
 
-def _bound(host: str, port: int, *, is_shared: bool) -> socket.socket:
+def _bound(host: str, port: int, *, is_shared: bool, named: tuple[str, str] = PUBLIC) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise _trouble(host, port, error) from None
+        raise _trouble(host, port, error, named) from None
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if is_shared:
@@ -58,13 +63,14 @@ def _bound(host: str, port: int, *, is_shared: bool) -> socket.socket:
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise _trouble(host, port, error) from None
+        raise _trouble(host, port, error, named) from None
     return bound
 
 
-def _trouble(host: str, port: int, error: OSError) -> ListenError:
+def _trouble(host: str, port: int, error: OSError, named: tuple[str, str]) -> ListenError:
+    host_setting, port_setting = named
     return ListenError(
-        f"无法监听 {host}:{port}（{error.strerror}）；可能端口已被占用，请换 GATEWAY_PORT 或停掉另一个程序 / "
+        f"无法监听 {host}:{port}（{error.strerror}）；可能端口已被占用，请换 {port_setting} 或停掉另一个程序 / "
         f"can't listen on {host}:{port} ({error.strerror}); "
-        "if another program has the port, stop it or set GATEWAY_PORT (GATEWAY_HOST for the address)"
+        f"if another program has the port, stop it or set {port_setting} ({host_setting} for the address)"
     )

@@ -3,9 +3,11 @@
 Theory of operation
 -------------------
 Everybody logs by `logging.getLogger("gateway…")`; what belongs to a line besides its sentence travels in `extra=` and
-comes out as `key=value`, or as keys of the JSON object. Nobody logs a token. Should one slip through all the same, in
-a message of a library or in a traceback, the formatter cuts it out of the finished line: that is the last place that
-every line passes.
+comes out as `key=value`, or as keys of the JSON object. One of these is `event`, the name of the kind of thing that
+happened; texts may change, the names stay (`docs/logs.md`).
+
+Nobody logs a token. Should one slip through all the same, in a message of a library or in a traceback, the formatter
+cuts it out of the finished line: that is the last place that every line passes.
 """
 
 import logging
@@ -15,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from gateway.meters import LEVELS, Counter
 from gateway.redaction import HIDDEN, SECRET_NAMES, redact
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
@@ -26,26 +29,35 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, redacted."""
         head = f"{_time(record)} {record.levelname} {record.name} {_one_line(record.getMessage())}"
-        fields = "".join(f" {name}={_text(value)}" for name, value in _clean(_extra(record)).items())
+        told = _clean(_extra(record))
+        told |= {"event": told.pop("event")} if "event" in told else {}  # last: people read the sentence
+        fields = "".join(f" {name}={_text(value)}" for name, value in told.items())
         trace = _trace(self, record)
         return redact(head + fields + (f"\n{trace}" if trace else ""))
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, the extra fields, and the traceback if there is one."""
+    """One JSON object per line; `docs/logs.md` has the fields. `worker` is in each once it is known (`bind`)."""
+
+    worker = ""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, redacted."""
+        fields = _clean(_extra(record))
         line: dict[str, Any] = {
-            "time": _time(record),
+            "ts": _time(record),
             "level": record.levelname,
+            "event": fields.pop("event", "other"),
+            "message": redact(_valid(record.getMessage())),
             "logger": record.name,
-            "message": redact(record.getMessage()),
         }
+        if self.worker:
+            line["worker"] = self.worker
+            fields.pop("worker", None)
         # A field may not pass itself off as the time or the message.
-        line |= {(f"{name}_" if name in line else name): value for name, value in _clean(_extra(record)).items()}
+        line |= {(f"{name}_" if name in line else name): value for name, value in fields.items()}
         if trace := _trace(self, record):
-            line["trace"] = redact(trace)
+            line["trace"] = redact(_valid(trace))
         return orjson.dumps(line, default=repr).decode()
 
 
@@ -69,9 +81,31 @@ def set_up(level: str, log_format: str) -> None:
                 "uvicorn.error": quiet,
                 "uvicorn.access": {**quiet, "level": "CRITICAL", "propagate": False},
                 "websockets": quiet,
+                "opentelemetry.trace": {**quiet, "level": "ERROR"},  # its warnings repeat what peers say, at each call
             },
         }
     )
+
+
+def bind(worker_id: str, counter: Counter) -> None:
+    """From now on this process logs for that worker: its id is in each JSON line, and each record is counted."""
+    root = logging.getLogger()
+    for handler in root.handlers:
+        if isinstance(handler.formatter, JsonFormatter):
+            handler.formatter.worker = worker_id
+    root.addHandler(_Counting(counter))
+
+
+class _Counting(logging.Handler):
+    """Counts records by level."""
+
+    def __init__(self, counter: Counter) -> None:
+        super().__init__()
+        self._counter = counter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = record.levelname.lower()
+        self._counter.add(level if level in LEVELS else "info")
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -96,20 +130,25 @@ def _text(value: object) -> str:
     # Peers choose some of these values; quoting keeps them from faking other fields or lines.
     if text and text.isprintable() and not set(text) & set(' "='):
         return text
-    return orjson.dumps(text.encode("utf-8", "replace").decode()).decode()
+    return orjson.dumps(_valid(text)).decode()
 
 
 def _one_line(text: str) -> str:
     return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
+def _valid(text: str) -> str:
+    """A file's name or an error of the system may hold what UTF-8 has no place for; the line is worth more."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _clean(value: Any) -> Any:
     match value:
         case str():
-            return redact(value.encode("utf-8", "replace").decode())
+            return redact(_valid(value))
         case dict():
             return {
-                str(name): HIDDEN if str(name).lower() in SECRET_NAMES else _clean(inner)
+                _valid(str(name)): HIDDEN if str(name).lower() in SECRET_NAMES else _clean(inner)
                 for name, inner in value.items()
             }
         case list() | tuple() | set() | frozenset():
@@ -117,4 +156,4 @@ def _clean(value: Any) -> Any:
         case bool() | int() | float() | None:
             return value if not isinstance(value, int) or abs(value) < 2**63 else str(value)
         case _:
-            return redact(str(value))
+            return redact(_valid(str(value)))

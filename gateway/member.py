@@ -8,6 +8,7 @@ gone, and nobody would ever stop this worker. It then leaves by itself (SIGHUP, 
 import dataclasses
 import os
 import signal
+import socket
 import sys
 import threading
 from typing import Any
@@ -18,24 +19,29 @@ from gateway import logs
 from gateway.listening import ListenError, listen
 from gateway.settings import Kind, Settings, specs
 
-
-def packed(settings: Settings) -> bytes:
-    """Return the settings as one line."""
-    return orjson.dumps(dataclasses.asdict(settings), option=orjson.OPT_APPEND_NEWLINE)
+NO_CHANNEL = -1
+_CHANNEL = "channel"
 
 
-def unpacked(line: bytes) -> Settings:
-    """Return the settings of a line that `packed` made."""
+def packed(settings: Settings, channel: int = NO_CHANNEL) -> bytes:
+    """Return the settings as one line, with the file descriptor by which the supervisor asks (`gateway.intercom`)."""
+    values = {**dataclasses.asdict(settings), _CHANNEL: channel}
+    return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def unpacked(line: bytes) -> tuple[Settings, int]:
+    """Return the settings and the file descriptor of a line that `packed` made."""
     values: dict[str, Any] = orjson.loads(line)
+    channel: int = values.pop(_CHANNEL)
     for name, spec in specs().items():
         if spec.kind is Kind.LIST:
             values[name] = tuple(values[name])  # JSON has no tuples
-    return Settings(**values)
+    return Settings(**values), channel
 
 
 def main() -> int:
     """Serve until told to stop; return the exit code."""
-    settings = unpacked(sys.stdin.buffer.readline())
+    settings, channel = unpacked(sys.stdin.buffer.readline())
     logs.set_up(settings.log_level, settings.log_format)
     from gateway import app  # here, so that it finds logging set up
 
@@ -45,7 +51,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     threading.Thread(target=_stop_with_the_supervisor, name="lifeline", daemon=True).start()
-    return app.run(settings, [listening], banner=False)
+    return app.run(settings, [listening], supervisor=socket.socket(fileno=channel))
 
 
 def _stop_with_the_supervisor() -> None:

@@ -37,6 +37,17 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
+def parse_share(text: str) -> float:
+    """Return the finite number; raise ValueError (for people) if it is none."""
+    try:
+        share = float(text)
+    except ValueError:
+        raise ValueError("不是数字 / is not a number") from None
+    if not math.isfinite(share):
+        raise ValueError("不是有限的数字 / is not a finite number")
+    return share
+
+
 def format_size(size_bytes: int) -> str:
     """Return the size as `parse_size` reads it, in the largest unit that divides it."""
     for unit, factor in (("MiB", MIB), ("KiB", KIB)):

@@ -21,18 +21,21 @@ from gateway.backplane.envelope import Envelope
 from gateway.directory import Row
 from gateway.errors import CloseCode
 from gateway.hub import Hub
+from gateway.redaction import redact
 from gateway.registry import Admitted, Newcomer, ProbeFirst, Superseded, TooMany
 from gateway.settings import Settings
 from gateway.tasks import Tasks
 from gateway.toollink import ToolLink
 from gateway.tools import Tool, digest, fit
-from gateway.toolsession import ToolsRead
+from gateway.toolsession import Stage, ToolsRead
+from gateway.toolsets import NEW_SETS
 
 logger = logging.getLogger(__name__)
 
 TRIES_MAX = 200
 RETRY_SECONDS = 1.0
 PROBES_MAX = 2
+NEW_TOOLS_LIMIT = f"{NEW_SETS} × GATEWAY_TOOLSET_BYTES of new tool lists within an hour"
 REPLACED = "已被相同 server_id 的新连接取代 / replaced by a newer connection of the same server_id"
 SUPERSEDED = "已被其他网关进程上的新连接取代 / replaced by a newer connection on another worker"
 
@@ -55,6 +58,7 @@ class Registrar:
         self._displaced: dict[str, tuple[str, Row]] = {}
         """Connection → the server_id and live row that it may have taken over, in a commit that was not heard of."""
         self.rules = agents.rules
+        self._meters = backplane.meters
 
     async def settled(self) -> None:
         """Wait until everything has been told to the directory, at the worker's end: nobody is displaced any more."""
@@ -73,7 +77,11 @@ class Registrar:
         toolset = digest(read.encoded)
         if is_settled and link.row is not None and link.row.toolset == toolset:
             return
-        self._agents.keep_toolset(toolset, read.tools)
+        toolsets, now = self._agents.toolsets, self._tasks.now()
+        if not toolsets.may_bring(link.connection.agent, toolset, len(read.encoded), now):
+            self._refuse(link, NEW_TOOLS_LIMIT)
+            return
+        toolsets.keep(toolset, read.tools, len(read.encoded))
         link.offer = self._newcomer(link, toolset, _names(read.tools))
         self._in_turn(link, lambda: self._register(link, read.tools, read.encoded))
 
@@ -126,7 +134,10 @@ class Registrar:
             try:
                 return await procedure()
             except BackplaneUnavailable as error:
-                logger.log(level, "directory not reached, trying again", extra={"cause": str(error)})
+                fields = {"event": "directory_unreached", "cause": str(error)}
+                logger.log(
+                    level, "directory not reached, trying again", extra={**fields, "agent": link.connection.agent}
+                )
                 self._agents.do_without_store(link.connection.agent)
                 level = logging.DEBUG  # said once: thousands may wait for the store together
                 await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.0))
@@ -162,7 +173,7 @@ class Registrar:
         twins: set[str] = set()
         while self._is_here(link):
             toolset = digest(encoded)
-            self._agents.keep_toolset(toolset, tools)
+            self._agents.toolsets.keep(toolset, tools, len(encoded))
             await self._backplane.put_toolsets({toolset: encoded})
             decided = await self._decide(link, toolset, _names(tools), ghosts, twins)
             match decided:
@@ -175,13 +186,13 @@ class Registrar:
                     self._refuse(link, limit)
                     return
                 case TooMany(limit, room):
-                    self._log(link, logging.WARNING, "tools left out", limit=limit, left_out=len(tools) - room)
+                    self._leave_out(link, limit, len(tools) - room)
                     tools, encoded, _ = fit(tools, room, self._settings.toolset_bytes)
                 case Superseded():
                     self._close_superseded(link)
                     return
                 case _:
-                    self._log(link, logging.WARNING, "its row is gone and is put back")
+                    self._log(link, logging.WARNING, "its row is gone and is put back", event="row_put_back")
                     await self.put_back(link)
 
     async def _decide(
@@ -217,6 +228,7 @@ class Registrar:
             version=link.session.version,
             toolset=toolset,
             originals=originals,
+            trouble=redact(link.trouble),
         )
 
     def _on_admitted(self, link: ToolLink, admitted: Admitted, encoded: bytes) -> None:
@@ -226,23 +238,31 @@ class Registrar:
         link.server_id, link.row, link.claims = admitted.server_id, admitted.row, dict(admitted.claims)
         if not self._is_here(link):
             return  # `on_gone` has its turn next
-        event = "tool server registered" if is_new else "tools changed"
         peer = f"{link.session.name} {link.session.version}".strip()
-        self._log(link, logging.INFO, event, peer=peer, tools=admitted.row.tools)
+        told: dict[str, object] = {"peer": peer, "tools": admitted.row.tools}
         if is_new:
+            self._log(link, logging.INFO, "tool server registered", event="tool_server_registered", **told)
+        else:
+            self._log(link, logging.INFO, "tools changed", event="tools_changed", **told)
+        if is_new:
+            self._meters.tool_server_handshakes_total.add("ready")
+            seconds = (self._backplane.now_ms - link.connection.opened_ms) / 1000
+            self._meters.tool_server_handshake_seconds.observe(seconds)
             self._event("join", link, peer=peer, tools=admitted.row.tools)
         if displaced is not None and server_id == admitted.server_id:
             self._displace(link, admitted, displaced)
 
     def _displace(self, link: ToolLink, admitted: Admitted, old: Row) -> None:
         """Close the connection that held the row until now, wherever it is."""
+        self._meters.takeovers_total.add()
         reason = REPLACED
         if admitted.takeovers >= registry.TAKEOVERS_TO_NAME:
             reason = (
                 f"一分钟内第 {admitted.takeovers} 次取代：两个程序共用 server_id / "
                 f"takeover {admitted.takeovers} within a minute: two bridges share one server_id"
             )
-            self._log(link, logging.WARNING, "two bridges share one server_id", takeovers=admitted.takeovers)
+            told = {"takeovers": admitted.takeovers}
+            self._log(link, logging.WARNING, "two bridges share one server_id", event="server_id_shared", **told)
         self._event("takeover", link, old=old.conn, within_a_minute=admitted.takeovers)
         self.kick(old, link.connection.agent, admitted.server_id, reason)
 
@@ -257,13 +277,14 @@ class Registrar:
             )
 
     async def _end(self, link: ToolLink, cause: str) -> None:
+        cause = redact(cause)  # the reason is the peer's; it goes to whoever asks for the status
         agent, conn, server_id, row = link.connection.agent, link.connection.id, link.server_id, link.row
         link.row = None
         if conn not in self._told:
             self._agents.do_without_store(agent)
             return  # it came and went while the store was away
         if row is None:
-            named, error = link.connection.server_id, link.cause or cause
+            named, error = link.connection.server_id, _what_failed(link, cause)
             await self._settle(agent, lambda snapshot: registry.end_handshake(snapshot, conn, named, error, self.rules))
         else:
             self._event("leave", link, cause=cause)
@@ -273,12 +294,16 @@ class Registrar:
         self._told.discard(conn)
         self._displaced.pop(conn, None)
 
+    def _leave_out(self, link: ToolLink, limit: str, count: int) -> None:
+        link.trouble = f"limit {limit}: {count} tools left out"
+        self._log(link, logging.WARNING, "tools left out", event="tools_left_out", limit=limit, left_out=count)
+
     def _refuse(self, link: ToolLink, limit: str) -> None:
-        self._log(link, logging.WARNING, "tool server refused", limit=limit)
+        self._log(link, logging.WARNING, "tool server refused", event="tool_server_refused", limit=limit)
         link.close(CloseCode.POLICY, f"超出上限 / limit reached: {limit}", f"limit {limit}")
 
     def _close_superseded(self, link: ToolLink) -> None:
-        self._log(link, logging.WARNING, "superseded")
+        self._log(link, logging.WARNING, "superseded", event="tool_server_superseded")
         link.close(CloseCode.REPLACED, SUPERSEDED, "superseded")
 
     def _is_here(self, link: ToolLink) -> bool:
@@ -337,11 +362,23 @@ class Registrar:
         try:
             await self._backplane.event(kind, fields)
         except BackplaneUnavailable as error:
-            logger.debug("event not written", extra={"kind": kind, "cause": str(error)})
+            fields = {"event": "event_not_written", "kind": kind, "cause": str(error)}
+            logger.debug("event not written", extra=fields)
 
     def _log(self, link: ToolLink, level: int, message: str, **fields: object) -> None:
         extra = {"agent": link.connection.agent, "server_id": link.server_id, "conn": link.connection.id, **fields}
         logger.log(level, message, extra=extra)
+
+
+def _what_failed(link: ToolLink, cause: str) -> str:
+    """What a handshake died of, for its people; empty if it was not its fault."""
+    if link.is_restart:
+        return ""
+    if not link.cause:
+        unanswered = "tools/list" if link.last_stage is Stage.LISTING else "initialize"
+        cause = f"{cause} (before `{unanswered}` was answered)"
+    peer = f"{link.session.name} {link.session.version}".strip()
+    return redact(f"{cause} [{peer}]" if peer else cause)
 
 
 def _names(tools: list[Tool]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from gateway import names
+from gateway import names, seen
 from gateway.backplane.base import Change, Snapshot
 from gateway.directory import Claim, Row, Seen
 
@@ -51,7 +51,10 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Newcomer:
-    """A tool server whose handshake is done. `server_id` is empty for an anonymous one."""
+    """A tool server whose handshake is done. `server_id` is empty for an anonymous one.
+
+    `trouble` is what is wrong with its list, which is taken as far as it goes.
+    """
 
     worker: str
     conn: str
@@ -60,6 +63,7 @@ class Newcomer:
     version: str
     toolset: str
     originals: tuple[str, ...]
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +126,19 @@ def begin_handshake(snapshot: Snapshot, worker: str, conn: str, rules: Rules) ->
 
 
 def end_handshake(snapshot: Snapshot, conn: str, server_id: str, error: str, rules: Rules) -> Change:
-    """The handshake came to nothing. What a tool server that gave its id died of is remembered.
+    """The handshake came to nothing. What it died of is remembered, unless the error is empty: it was not its fault.
 
     A row of this connection that was written without its worker hearing of it goes offline.
     """
     unheard = {name: row for name, row in snapshot.rows.items() if row.conn == conn and row.state == "up"}
-    change = _offline(snapshot, unheard, error[:200], rules)
+    change = _offline(snapshot, unheard, error[: seen.ERROR_CHARS_MAX], rules)
     key = handshake_key(conn)
     rows: dict[str, Row | None] = {**change.rows, **({key: None} if key in snapshot.rows else {})}
-    if not server_id:
+    if not error:
         return Change(rows, change.claims, change.seen)
-    told = replace(change.seen.get(server_id) or snapshot.seen.get(server_id, Seen()), error=error[:200])
-    seen = {**_seen_to_drop(snapshot, server_id, rules), **change.seen, server_id: told}
-    return Change(rows, change.claims, seen)
+    name = server_id or seen.UNNAMED
+    told = seen.failed(snapshot, name, error, change.seen.get(name))
+    return Change(rows, change.claims, {**_seen_to_drop(snapshot, name, rules), **change.seen, name: told})
 
 
 def register(
@@ -231,8 +235,11 @@ def _admit(snapshot: Snapshot, newcomer: Newcomer, server_id: str, rules: Rules)
     rows: dict[str, Row | None] = {server_id: row, **_rows_to_drop(snapshot, server_id, rules)}
     if handshake_key(newcomer.conn) in snapshot.rows:
         rows[handshake_key(newcomer.conn)] = None
-    seen = {**_seen_to_drop(snapshot, server_id, rules), server_id: _seen(snapshot, server_id, connected=now)}
-    return Admitted(server_id, row, Change(rows, claims, seen), displaced, _held(claims, server_id))
+    told = {
+        **_seen_to_drop(snapshot, server_id, rules),
+        server_id: seen.came(snapshot, server_id, now, newcomer.trouble),
+    }
+    return Admitted(server_id, row, Change(rows, claims, told), displaced, _held(claims, server_id))
 
 
 def swap_tools(
@@ -268,7 +275,7 @@ def restore(snapshot: Snapshot, server_id: str, row: Row, claims: Mapping[str, C
         if held is None or (held != claim and (held.server == server_id or claim.claimed < held.claimed)):
             back[name] = claim
     rows: dict[str, Row | None] = {} if stored == row else {server_id: row}
-    return Change(rows, back, {server_id: _seen(snapshot, server_id, connected=row.since)} if rows else {})
+    return Change(rows, back, {server_id: seen.came(snapshot, server_id, row.since)} if rows else {})
 
 
 def go_offline(snapshot: Snapshot, server_id: str, conn: str, cause: str, rules: Rules) -> Change:
@@ -297,23 +304,12 @@ def _offline(snapshot: Snapshot, rows: Mapping[str, Row], cause: str, rules: Rul
             for name, claim in snapshot.claims.items()
             if claim.server in rows and claim.until == 0
         },
-        seen={key: _seen(snapshot, key, disconnected=now, cause=cause) for key in rows},
+        seen={key: seen.left(snapshot, key, cause) for key in rows},
     )
 
 
-def _seen(snapshot: Snapshot, server_id: str, *, connected: int = 0, disconnected: int = 0, cause: str = "") -> Seen:
-    old = snapshot.seen.get(server_id, Seen())
-    if connected:
-        return replace(old, connected=connected)
-    return replace(old, disconnected=disconnected, cause=cause)
-
-
 def _seen_to_drop(snapshot: Snapshot, newcomer: str, rules: Rules) -> dict[str, Seen | None]:
-    """Room for the newcomer: those without a row go first, then the longest gone, never one that is connected."""
-    surplus = len(snapshot.seen.keys() | {newcomer}) - rules.seen_max
-    stay = {newcomer, *(key for key, row in snapshot.rows.items() if row.state == "up")}
-    gone = [(key in snapshot.rows, seen.disconnected, key) for key, seen in snapshot.seen.items() if key not in stay]
-    return {key: None for _, _, key in sorted(gone)[: max(0, surplus)]}
+    return seen.to_drop(snapshot, newcomer, rules.seen_max)
 
 
 def _rows_to_drop(snapshot: Snapshot, server_id: str, rules: Rules) -> dict[str, Row | None]:

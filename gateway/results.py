@@ -37,7 +37,8 @@ def answer(rpc_id: RpcId, message: dict[str, Any], shape: Shape) -> bytes:
         return jsonrpc.error(rpc_id, _internal("the result is nested too deep"))
     if len(frame) <= shape.limit_bytes:
         return frame
-    return jsonrpc.result(rpc_id, shrink(result, len(frame), shape))
+    room_bytes = shape.limit_bytes - len(jsonrpc.dumps(rpc_id))
+    return jsonrpc.result(rpc_id, shrink(result, len(frame), shape, room_bytes))
 
 
 def error_frame(rpc_id: RpcId, error: Any, limit_bytes: int) -> bytes:
@@ -50,7 +51,8 @@ def error_frame(rpc_id: RpcId, error: Any, limit_bytes: int) -> bytes:
         frame = b""
     if frame and len(frame) <= limit_bytes:
         return frame
-    return jsonrpc.error(rpc_id, {"code": error["code"], "message": _fitting(error["message"], limit_bytes // 2)})
+    room_bytes = (limit_bytes - len(jsonrpc.dumps(rpc_id))) // 2
+    return jsonrpc.error(rpc_id, {"code": error["code"], "message": _fitting(error["message"], room_bytes)})
 
 
 def progress_frame(token: RpcId | None, params: dict[str, Any], limit_bytes: int) -> bytes:
@@ -65,14 +67,17 @@ def progress_frame(token: RpcId | None, params: dict[str, Any], limit_bytes: int
     return jsonrpc.notification("notifications/progress", {**numbers, "progressToken": token})
 
 
-def shrink(result: Any, size_bytes: int, shape: Shape) -> dict[str, Any]:
-    """A result that is too large: its text cut with a notice if it is text only, else an isError that says so."""
+def shrink(result: Any, size_bytes: int, shape: Shape, room_bytes: int) -> dict[str, Any]:
+    """A result that is too large: its text cut with a notice if it is text only, else an isError that says so.
+
+    `room_bytes` is what the robot's id leaves of the limit.
+    """
     notice = (
         f"\n[结果过长已截断：{size_bytes} 字节，上限 {shape.limit_bytes} / "
         f"result cut: {size_bytes} bytes, limit {shape.limit_bytes}]"
     )
     if _is_text_only(result):
-        return _cut(result, shape.limit_bytes, notice)
+        return _cut(result, room_bytes, notice)
     text = (
         f"工具结果过大：{size_bytes} 字节，上限 {shape.limit_bytes} 字节 / "
         f"the tool's result is too large: {size_bytes} bytes, limit {shape.limit_bytes} bytes"
@@ -81,10 +86,10 @@ def shrink(result: Any, size_bytes: int, shape: Shape) -> dict[str, Any]:
     return {**too_large, "error": text} if shape.with_error_text else too_large
 
 
-def _cut(result: dict[str, Any], limit_bytes: int, notice: str) -> dict[str, Any]:
+def _cut(result: dict[str, Any], room_bytes: int, notice: str) -> dict[str, Any]:
     """The blocks from the front as far as they fit, the last one cut between two characters."""
     error = {"error": _fitting(str(result["error"]), 1024)} if "error" in result else {}
-    room = limit_bytes - len(jsonrpc.dumps({"notice": notice, **error})) - 512
+    room = room_bytes - len(jsonrpc.dumps({"notice": notice, **error})) - 512
     kept: list[dict[str, Any]] = []
     for block in result["content"]:
         size = len(jsonrpc.dumps(block)) + 1

@@ -89,8 +89,9 @@ class RobotLink:
     def send(self, frame: bytes) -> None:
         self.connection.wire.send(frame)
 
-    def fail(self, rpc_id: RpcId, failure: Failure) -> None:
-        self.send(self.session.failure(rpc_id, failure))
+    def fail(self, rpc_id: RpcId, failure: Failure, call: str) -> None:
+        """Answer the request with an error of ours; `call` is the id that the call has in logs and records."""
+        self.send(self.session.failure(rpc_id, failure, call))
 
     def _answer(self, frame: bytes) -> None:
         if not self._line:

@@ -117,8 +117,8 @@ class RobotSession:
         if rpc_id == PUSH_ID:
             self._push_id_is_open = False
 
-    def failure(self, rpc_id: RpcId | None, failure: Failure) -> bytes:
-        return jsonrpc.error(rpc_id, failure.as_error(self._agent))
+    def failure(self, rpc_id: RpcId | None, failure: Failure, call: str = "") -> bytes:
+        return jsonrpc.error(rpc_id, failure.as_error(self._agent, call))
 
     def _refuse(self, rpc_id: RpcId | None, failure: Failure) -> Answer:
         return Answer(self.failure(rpc_id, failure))

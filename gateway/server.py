@@ -17,6 +17,8 @@ import logging
 import socket
 from asyncio import Timeout
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
 from enum import IntEnum
 from signal import SIGHUP, SIGINT, SIGTERM
 from types import FrameType
@@ -51,6 +53,16 @@ class Drain(Protocol):
 
     def follow(self, *, on_begin: Callable[[str], None], on_end: Callable[[], None]) -> None:
         """Be told when it begins, with the cause, and when it has ended by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """What goes along with the serving."""
+
+    beside: AbstractAsyncContextManager[None] = field(default_factory=nullcontext)
+    """Entered before the app's lifespan, and left when nothing else is left: the admin port."""
+    on_started: Callable[[], None] = lambda: None
+    """Called once connections are taken."""
 
 
 class Rung(IntEnum):
@@ -117,16 +129,16 @@ class GatewayServer(uvicorn.Server):
         *,
         on_shutdown: OnShutdown,
         drain: Drain | None = None,
-        on_started: Callable[[], None] | None = None,
+        company: Company | None = None,
         takes_signals: bool = True,
     ) -> None:
         super().__init__(make_config(app, settings))
+        self._company = company or Company()
         self._drain = drain
         self._rung = Rung.SERVING
         self._given: list[socket.socket] = []
         self._close_seconds = settings.close_seconds
         self._on_shutdown = on_shutdown
-        self._on_started = on_started
         self._takes_signals = takes_signals
         self._stopping = asyncio.Event()
         self._bound: Timeout | None = None
@@ -134,6 +146,10 @@ class GatewayServer(uvicorn.Server):
 
         if drain is not None:
             drain.follow(on_begin=self._on_drain, on_end=self.stop)
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        async with self._company.beside:
+            await super().serve(sockets)
 
     def stop(self) -> None:
         """Begin the end at once, without a drain."""
@@ -162,8 +178,8 @@ class GatewayServer(uvicorn.Server):
         if self._drain is not None and self._takes_signals and self._is_port_shared():
             self._loop.add_signal_handler(SIGHUP, self._drain.begin, SIGHUP.name)
         await super().startup(sockets)
-        if self.started and self._on_started is not None:
-            self._on_started()
+        if self.started:
+            self._company.on_started()
 
     async def main_loop(self) -> None:
         ticks = 0
@@ -178,7 +194,7 @@ class GatewayServer(uvicorn.Server):
             raise
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        log.info("正在关闭 / shutting down")
+        log.info("正在关闭 / shutting down", extra={"event": "server_stopping"})
         self._stop_listening()
         seconds = 0.0 if self.force_exit else self._close_seconds + LIFESPAN_SECONDS + 1
         try:
@@ -187,7 +203,7 @@ class GatewayServer(uvicorn.Server):
                 await self._close_connections()
                 await self.lifespan.shutdown()
         except TimeoutError:
-            log.warning("未能按时结束，强制退出 / did not end in time, forced")
+            log.warning("未能按时结束，强制退出 / did not end in time, forced", extra={"event": "stop_forced"})
         finally:
             self._bound = None
             self._drop()
@@ -198,7 +214,7 @@ class GatewayServer(uvicorn.Server):
             async with asyncio.timeout(self._close_seconds + LIFESPAN_SECONDS / 2):
                 await self._on_shutdown()
         except Exception:
-            log.exception("关闭前的收尾出错 / the work before closing failed")
+            log.exception("关闭前的收尾出错 / the work before closing failed", extra={"event": "shutdown_failed"})
 
     async def _close_connections(self) -> None:
         """Close what the hook has left, and wait for the app's tasks; drop and cancel those that take too long."""
@@ -212,7 +228,8 @@ class GatewayServer(uvicorn.Server):
                 while state.connections or state.tasks:  # noqa: ASYNC110  # uvicorn's sets, which ring no bell
                     await asyncio.sleep(0.01)
         except TimeoutError:
-            log.warning("%d 个任务被取消 / %d tasks are cancelled", len(state.tasks), len(state.tasks))
+            count = len(state.tasks)
+            log.warning("%d 个任务被取消 / %d tasks are cancelled", count, count, extra={"event": "tasks_cancelled"})
             self._drop()
             for task in list(state.tasks):
                 task.cancel()
@@ -266,19 +283,18 @@ def serve(
     on_shutdown: OnShutdown,
     drain: Drain | None = None,
     sockets: list[socket.socket] | None = None,
-    on_started: Callable[[], None] | None = None,
+    company: Company | None = None,
 ) -> int:
     """Serve until a signal or the end of a drain; return the exit code: 0 after such an end, 3 if the start failed.
 
-    `sockets` are bound already, by a supervisor that shares the port between workers. `on_started` runs once
-    connections are taken.
+    `sockets` are bound already, by a supervisor that shares the port between workers.
     """
-    server = GatewayServer(app, settings, on_shutdown=on_shutdown, drain=drain, on_started=on_started)
+    server = GatewayServer(app, settings, on_shutdown=on_shutdown, drain=drain, company=company)
     try:
         sockets = sockets or [listen(settings.host, settings.port)]
         server.run(sockets=sockets)
     except ListenError as trouble:
-        log.error("%s", trouble)
+        log.error("%s", trouble, extra={"event": "listen_failed"})
         return STARTUP_FAILURE
     except SystemExit:
         return STARTUP_FAILURE  # the lifespan failed to start; uvicorn has logged why

@@ -64,6 +64,28 @@ _RULES: tuple[_Rule, ...] = (
         "GATEWAY_DRAIN_SECONDS={0.drain_seconds:g}, else no time is left for connections to leave one by one",
     ),
     (
+        lambda s: not s.admin_port or s.admin_port != s.port,
+        "GATEWAY_ADMIN_PORT={0.admin_port} 不能与 GATEWAY_PORT 相同：管理端口要与对外端口分开 / "
+        "GATEWAY_ADMIN_PORT={0.admin_port} must differ from GATEWAY_PORT: what it serves is kept off the public port",
+    ),
+    (
+        lambda s: not s.metrics_key or s.admin_port > 0,
+        "GATEWAY_METRICS_KEY 需要 GATEWAY_ADMIN_PORT，否则没有 /metrics；例如 GATEWAY_ADMIN_PORT=9090 / "
+        "GATEWAY_METRICS_KEY needs GATEWAY_ADMIN_PORT: without it there is no /metrics; "
+        "for example GATEWAY_ADMIN_PORT=9090",
+    ),
+    (
+        lambda s: not s.admin_host or s.admin_port > 0,
+        "GATEWAY_ADMIN_HOST 需要 GATEWAY_ADMIN_PORT，例如 9090 / "
+        "GATEWAY_ADMIN_HOST needs GATEWAY_ADMIN_PORT, for example 9090",
+    ),
+    (
+        lambda s: not s.metrics_key or (len(s.metrics_key) >= ADMIN_KEY_CHARS_MIN and s.metrics_key.isascii()),
+        f"GATEWAY_METRICS_KEY 至少 {ADMIN_KEY_CHARS_MIN} 个 ASCII 字符，否则会被猜到；生成方法 / "
+        f"GATEWAY_METRICS_KEY must have {ADMIN_KEY_CHARS_MIN} or more ASCII characters, else it is guessed; "
+        "make one with: " + HOW_TO_MAKE_A_KEY,
+    ),
+    (
         lambda s: not s.admin_key or (len(s.admin_key) >= ADMIN_KEY_CHARS_MIN and s.admin_key.isascii()),
         f"GATEWAY_ADMIN_KEY 至少 {ADMIN_KEY_CHARS_MIN} 个 ASCII 字符，否则会被猜到；生成方法 / "
         f"GATEWAY_ADMIN_KEY must have {ADMIN_KEY_CHARS_MIN} or more ASCII characters, else it is guessed; "

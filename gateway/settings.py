@@ -31,6 +31,7 @@ class Kind(Enum):
     COUNT = "个 count"
     SIZE = "字节 bytes (KiB, MiB)"
     SECONDS = "秒 seconds"
+    SHARE = "比例 share"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,10 @@ def _size(default: int, reason: str, *, low: int = 4 * KIB, high: int = 256 * MI
 
 def _seconds(default: float, reason: str, *, low: float = 0.001, high: float = 86_400.0) -> float:
     return field(default=default, metadata={"spec": Spec(Kind.SECONDS, reason, low, high)})
+
+
+def _share(default: float, reason: str) -> float:
+    return field(default=default, metadata={"spec": Spec(Kind.SHARE, reason, 0.0, 1.0)})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -111,6 +116,22 @@ class Settings:
     log_format: str = _text(
         "text", "日志格式：text 给人看，json 给机器 / text for people, json for machines", choices=("text", "json")
     )
+    call_log: str = _text(
+        "errors",
+        "哪些结束的调用写进日志：errors = 失败的，all = 全部，none = 不写\n"
+        "Which ended calls are logged: errors = those that failed, all, none; a busy fleet ends thousands a second",
+        choices=("errors", "all", "none"),
+    )
+    trace_url: str = _text(
+        "",
+        "OpenTelemetry 链路追踪的 OTLP/HTTP 地址；空 = 关闭。需要 pip install 'xiaozhi-mcp-gateway[otel]'\n"
+        "OTLP/HTTP endpoint of OpenTelemetry traces; empty = off. Needs the extra `otel`",
+        example="http://otel-collector:4318/v1/traces",
+        is_secret=True,
+    )
+    trace_share: float = _share(
+        1.0, "没有上级的调用中追踪多少 / Share of the calls without a parent span that are traced"
+    )
     config_file: str = _text(
         "",
         "现有的 mcp-endpoint-server.cfg；空 = 在 data/ 和当前目录里找\n"
@@ -118,6 +139,25 @@ class Settings:
         example="data/.mcp-endpoint-server.cfg",
     )
     data_dir: str = _text("data", "保存自动生成的密钥的目录 / Directory that keeps the generated key")
+    admin_port: int = _count(
+        0,
+        "管理端口：/livez、/readyz、/metrics、/drain；0 = 没有，这时 /metrics 关闭。不要对外开放\n"
+        "Port for /livez, /readyz, /metrics and /drain; 0 = none, and /metrics is off. Not for the public",
+        low=0,
+        high=65_535,
+    )
+    admin_host: str = _text(
+        "",
+        "管理端口的监听地址；空 = 与 GATEWAY_HOST 相同 / Address of the admin port; empty = that of GATEWAY_HOST",
+        example="127.0.0.1",
+    )
+    metrics_key: str = _text(
+        "",
+        "/metrics 的密钥（Authorization: Bearer …），至少 16 个字符；空 = 不需要\n"
+        "Key of /metrics (Authorization: Bearer …), 16 characters or more; empty = none is needed",
+        example="<openssl rand -hex 16>",
+        is_secret=True,
+    )
     admin_key: str = _text(
         "",
         "POST /drain 的密钥（Authorization: Bearer …），至少 16 个字符；空 = 没有这个接口\n"
@@ -288,7 +328,7 @@ def written(kind: Kind, value: Any) -> str:
             return ",".join(value)
         case Kind.SIZE:
             return format_size(value)
-        case Kind.SECONDS:
+        case Kind.SECONDS | Kind.SHARE:
             return f"{value:g}"
         case _:
             return str(value)

@@ -17,6 +17,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._group: asyncio.TaskGroup | None = None
+        self._time: Callable[[], float] = _loop_time
         self._running: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -24,6 +25,7 @@ class Tasks:
 
     async def __aenter__(self) -> Self:
         self._group = await asyncio.TaskGroup().__aenter__()
+        self._time = asyncio.get_running_loop().time  # every call asks for it, more than once
         return self
 
     async def __aexit__(
@@ -58,7 +60,7 @@ class Tasks:
 
     def now(self) -> float:
         """The event loop's time, in seconds."""
-        return asyncio.get_running_loop().time()
+        return self._time()
 
     def _act(self, act: Callable[[], None]) -> None:
         if self._group is not None:
@@ -68,7 +70,11 @@ class Tasks:
         try:
             await work
         except Exception:
-            logger.exception("a background task failed: %s", name)
+            logger.exception("a background task failed: %s", name, extra={"event": "task_failed"})
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 T = TypeVar("T")

@@ -18,16 +18,25 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from gateway import errors, jsonrpc, toolsession
-from gateway.calls import Job, upstream_frame
+from gateway.calls import Job, call_of, upstream_frame
 from gateway.connection import Connection
 from gateway.directory import Claim, Row
 from gateway.errors import CloseCode, Failure
 from gateway.guarded import for_each
 from gateway.jsonrpc import Garbage, Invalid, Message, Response
+from gateway.quantities import KIB, MIB
+from gateway.rates import Allowance
 from gateway.registry import Newcomer
 from gateway.toolsession import End, Progress, Remark, Send, Step, ToolSession, ToolsRead, own_id
 
 logger = logging.getLogger(__name__)
+
+READ_AGAIN_BYTES_MAX = MIB
+"""A frame that is no JSON and larger than this is not read a second time: 8 MiB would take a second of everybody's."""
+READ_AGAIN_BYTES = 2 * MIB
+READ_AGAIN_BYTES_PER_SECOND = 64 * KIB
+_LIST_TROUBLES = ("list refused", "dropped", "cut", "pages")
+"""Remarks of the session that its people want to know of as long as it is connected."""
 
 
 class ToolEvents(Protocol):
@@ -55,6 +64,13 @@ class ToolLink:
         self.jobs: dict[int, Job] = {}
         self.cause = ""
         """Why the gateway closed it, empty if it did not."""
+        self.trouble = ""
+        """What is wrong with its list, which was taken as far as it goes."""
+        self.last_stage = session.stage
+        """How far its conversation had come when its connection went."""
+        self.is_restart = False
+        """Whether it was closed because the gateway restarts: nothing is wrong with it."""
+        self._second_readings = Allowance(READ_AGAIN_BYTES, READ_AGAIN_BYTES_PER_SECOND)
         self._events = events
         self._ghost_seconds = ghost_seconds
         self._loop = asyncio.get_running_loop()
@@ -93,10 +109,10 @@ class ToolLink:
 
     def _on_other(self, message: Message, frame: bytes) -> None:
         if isinstance(message, Garbage) and not message.is_blank:
-            message = jsonrpc.standard_parse(frame)
-            if isinstance(message, Response) and own_id(message.id) in self.jobs:
+            message, answered = self._read_again(message, frame)
+            if answered is not None:
                 what = "NaN、Infinity、BOM 或残缺字符 / NaN, Infinity, a BOM or surrogates"
-                self._on_unusable(self.jobs[own_id(message.id)], what)
+                self._on_unusable(answered, what)
                 return
         if isinstance(message, Invalid) and not message.has_method and message.id is not None:
             job = self.jobs.get(own_id(message.id))
@@ -110,6 +126,15 @@ class ToolLink:
                 self._on_member(member)
             return
         self._carry_out(self.session.on_message(message, self._loop.time()))
+
+    def _read_again(self, garbage: Garbage, frame: bytes) -> tuple[Message, Job | None]:
+        """What the frame says to a more patient reader, and the job that it was to answer, if any."""
+        size, now = len(frame), self._loop.time()
+        if size > READ_AGAIN_BYTES_MAX or not self._second_readings.take(size, now):
+            rpc_id = jsonrpc.answered_id(frame)
+            return garbage, None if rpc_id is None else self.jobs.get(rpc_id)
+        message = jsonrpc.standard_parse(frame)
+        return message, self.jobs.get(own_id(message.id)) if isinstance(message, Response) else None
 
     def _on_member(self, member: Any) -> None:
         """One member of an array, which servers of 2025-03-26 may send."""
@@ -135,7 +160,8 @@ class ToolLink:
     def _on_unusable(self, job: Job, what: str) -> None:
         """An answer that can't be passed on: the call ends at once."""
         failure = errors.bad_answer(self.server_id, what)
-        message = {"jsonrpc": "2.0", "id": job.upstream_id, "error": failure.as_error(job.agent)}
+        error = failure.as_error(job.agent, call_of(job.call_id))
+        message = {"jsonrpc": "2.0", "id": job.upstream_id, "error": error}
         self._on_answer(job, message, jsonrpc.dumps(message))
 
     def _forget(self, job: Job) -> None:
@@ -217,7 +243,8 @@ class ToolLink:
         failure = self._send_job(job)
         if failure is not None:
             job.is_done = True
-            message = {"jsonrpc": "2.0", "id": 0, "error": failure.as_error(job.agent)}
+            error = failure.as_error(job.agent, call_of(job.call_id))
+            message = {"jsonrpc": "2.0", "id": 0, "error": error}
             job.caller.on_answer(job, message, jsonrpc.dumps(message))
 
     # The session's wishes
@@ -236,7 +263,8 @@ class ToolLink:
                 case End(code, reason, cause):
                     self.close(code, reason, cause)
                 case Remark(kind, text):
-                    self._log(logging.WARNING, "tool server oddity", kind=kind, what=text)
+                    self.trouble = text if kind in _LIST_TROUBLES else self.trouble
+                    self._log(logging.WARNING, "tool server oddity", event="tool_server_oddity", kind=kind, what=text)
         self._arm()
 
     def _arm(self) -> None:
@@ -257,7 +285,7 @@ class ToolLink:
     def close(self, code: CloseCode, reason: str, cause: str) -> None:
         """End the connection from our side; `gone` follows when the socket is closed. No job is taken from now on."""
         if not self.cause:
-            self.cause = cause
+            self.cause, self.is_restart = cause, code is CloseCode.RESTART
         self.connection.wire.close(int(code), reason)
         self.give_back()
 
@@ -266,7 +294,7 @@ class ToolLink:
         for timer in (self._timer, self._probe_timer):
             if timer is not None:
                 timer.cancel()
-        self.session.stage = toolsession.Stage.CLOSED
+        self.last_stage, self.session.stage = self.session.stage, toolsession.Stage.CLOSED
         if self._probes:
             probes, self._probes = self._probes, []
             for on_verdict in probes:

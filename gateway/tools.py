@@ -53,6 +53,15 @@ def _schema(schema: Any) -> dict[str, Any]:
     return clean
 
 
+def bearable(listed: list[Any], tools_max: int, bytes_max: int) -> tuple[list[Any], int]:
+    """What of a list is worth a closer look, which costs seconds for a hostile one; and how much is not.
+
+    That is everything but what comes long after `tools_max`, is above `bytes_max` by itself, or nested too deep.
+    """
+    kept = [entry for entry in listed[: 2 * tools_max] if _is_writable(entry, bytes_max)]
+    return kept, len(listed) - len(kept)
+
+
 def normalise_all(listed: Iterable[Any]) -> tuple[list[Tool], int]:
     """The usable tools in the server's own order, the first of each name; and how many were dropped."""
     tools: dict[str, Tool] = {}
@@ -64,6 +73,13 @@ def normalise_all(listed: Iterable[Any]) -> tuple[list[Tool], int]:
         else:
             tools[tool["name"]] = tool
     return list(tools.values()), dropped
+
+
+def _is_writable(entry: Any, bytes_max: int) -> bool:
+    try:
+        return len(orjson.dumps(entry)) <= bytes_max
+    except TypeError:
+        return False
 
 
 def encode(tools: list[Tool]) -> bytes:
@@ -92,3 +108,11 @@ def fit(usable: list[Tool], tools_max: int, bytes_max: int) -> tuple[list[Tool],
         texts.append(text)
         size += len(text) + 1
     return kept, b"[" + b",".join(texts) + b"]", len(usable) - len(kept)
+
+
+def take(listed: list[Any], tools_max: int, bytes_max: int) -> tuple[list[Tool], bytes, int, int]:
+    """What is taken of a list; its text; how many entries are no usable tools; how many the limits leave out."""
+    looked_at, unread = bearable(listed, tools_max, bytes_max)
+    usable, dropped = normalise_all(looked_at)
+    kept, encoded, cut = fit(usable, tools_max, bytes_max)
+    return kept, encoded, dropped, cut + unread

@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 from gateway import jsonrpc, tools
 from gateway.errors import CloseCode, Code
 from gateway.jsonrpc import Garbage, Invalid, Message, Notification, Request, Response, RpcId
+from gateway.rates import Allowance
 from gateway.robotsession import VERSIONS
 from gateway.tools import Tool
 
@@ -32,6 +33,9 @@ ID_LIMIT = 2**31
 PAGES_MAX = 100
 PINGS_BEFORE_LIST = 2
 DEAD_LIST_SECONDS = 30.0
+CHANGES_AT_ONCE = 6
+"""So many times a list is read as soon as it is said to have changed, then once in the seconds below."""
+CHANGE_SECONDS = 10.0
 
 
 class Stage(Enum):
@@ -120,6 +124,7 @@ class ToolSession:
         self._cursors: set[str] = set()
         self._has_read = False
         self._list_again = False
+        self._changes = Allowance(CHANGES_AT_ONCE, 1 / CHANGE_SECONDS)
         self._last_sent = 0.0
         self._last_list = 0.0
         self._last_heard = 0.0
@@ -190,9 +195,11 @@ class ToolSession:
             token = jsonrpc.usable_id(params.get("progressToken"))
             return [] if token is None else [Progress(token, params)]
         if notification.method == "notifications/tools/list_changed":
-            if self.stage is Stage.READY and not self._is_listing:
-                return self._start_list(now)
             self._list_again = self.stage in (Stage.READY, Stage.LISTING)
+            if self.stage is Stage.READY and not self._is_listing:
+                steps = self._list_if_wanted(now)
+                self._schedule(now)
+                return steps
         return []
 
     def _on_response(self, response: Response, now: float) -> list[Step]:
@@ -271,8 +278,7 @@ class ToolSession:
         return [*remarks, *self._list_if_wanted(now)]
 
     def _on_last_page(self, now: float) -> list[Step]:
-        usable, dropped = tools.normalise_all(self._read)
-        kept, encoded, cut = tools.fit(usable, self._limits.tools_max, self._limits.toolset_bytes)
+        kept, encoded, dropped, cut = tools.take(self._read, self._limits.tools_max, self._limits.toolset_bytes)
         self._read = []
         steps: list[Step] = []
         if dropped:
@@ -285,8 +291,8 @@ class ToolSession:
         return [*steps, ToolsRead(kept, encoded, is_first), *self._list_if_wanted(now)]
 
     def _list_if_wanted(self, now: float) -> list[Step]:
-        """Read once more if it said in the meantime that its list has changed."""
-        if not self._list_again:
+        """Read once more if it said in the meantime that its list has changed; later, if it says so all the time."""
+        if not self._list_again or not self._changes.take(1.0, now):
             return []
         self._list_again = False
         return self._start_list(now)
@@ -327,10 +333,13 @@ class ToolSession:
         """The ping that bridges die without, and the list that most never announce to have changed."""
         if self._is_listing:
             return []
-        is_wanted = self._list_again or now - self._last_list >= self._limits.reread_seconds
-        if not is_busy and (is_wanted or self._silent_pings >= PINGS_BEFORE_LIST):
-            self._list_again = False
-            return self._start_list(now)
+        if not is_busy:
+            if steps := self._list_if_wanted(now):
+                return steps
+            is_old = now - self._last_list >= self._limits.reread_seconds
+            if is_old or self._silent_pings >= PINGS_BEFORE_LIST:
+                self._list_again = False
+                return self._start_list(now)
         if now - self._last_sent >= self._limits.ping_seconds:
             return self.ping(now)
         return []
@@ -340,6 +349,7 @@ class ToolSession:
         if self.stage is Stage.READY and not self._is_listing:
             times.append(max(self._last_sent + self._limits.ping_seconds, now + 0.01))
             times.append(max(self._last_list + self._limits.reread_seconds, now + 1.0))
+            times += [now + 1.0] * self._list_again
         self.due = min(times, default=now + self._limits.handshake_seconds)
 
     # Frames of ours

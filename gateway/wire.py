@@ -74,6 +74,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self._is_open = False  # accepted, and nothing has ended it
         self._is_ended = False  # the app has been told, or refused by itself
         self._is_flowing = False  # frames are read as they come
+        self._is_deaf = False  # nothing is read any more
         self._on_frame: Callable[[bytes], None] | None = None
         self._held = bytearray()  # what came before attach
         self._unwritten: list[bytes] = []  # frames of this turn of the loop, heads and texts
@@ -128,7 +129,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def abort(self) -> None:
         self._end(ABNORMAL, "连接被网关丢弃 / dropped by the gateway")
-        self._is_flowing = False
+        self._stop_reading()
         self.transport.abort()
 
     @property
@@ -165,11 +166,15 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _release(self) -> None:
         """Read what was held back, and from now on everything as it comes."""
-        if self._is_flowing or self.transport.is_closing():
+        if self._is_flowing or self._is_deaf or self.transport.is_closing():
             return
         self._is_flowing = True
         held, self._held = self._held, bytearray()
         self._read(bytes(held))
+
+    def _stop_reading(self) -> None:
+        """For good: also what `attach` has asked to be read comes too late now."""
+        self._is_flowing, self._is_deaf = False, True
 
     def _read(self, data: bytes) -> None:
         limit = self.conn.max_message_size or 0
@@ -229,7 +234,8 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         try:
             self._on_frame(message)
         except Exception:
-            log.exception("处理消息出错，连接关闭 / a frame could not be handled, its connection is closed")
+            text = "处理消息出错，连接关闭 / a frame could not be handled, its connection is closed"
+            log.exception(text, extra={"event": "frame_failed"})
             self.close(CloseCode.INTERNAL_ERROR, INTERNAL_REASON)
 
     # Ending
@@ -257,7 +263,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _linger(self) -> None:
         self.close_sent = True
-        self._is_flowing = False
+        self._stop_reading()
         self._abort_later()
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
@@ -281,7 +287,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self._end(received.code, received.reason)
         self._flush()
         self._abort_later()
-        self._is_flowing = False
+        self._stop_reading()
         self.transport.close()
 
     def eof_received(self) -> None:
@@ -292,7 +298,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_deadline()
         self._end(ABNORMAL, "连接中断 / connection lost")
-        self._is_flowing = False
+        self._stop_reading()
         self._on_frame = None
         self._held, self._message, self._cutter = bytearray(), bytearray(), FrameCutter()
         super().connection_lost(exc)
@@ -359,7 +365,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
                 await self.app(self.scope, self.receive, self.asgi_send)
             code, reason = CloseCode.REPLACED, ""
         except Exception:
-            self.logger.exception("Exception in ASGI application\n")
+            self.logger.exception("Exception in ASGI application\n", extra={"event": "app_failed"})
         finally:
             self.close(code, reason)
             if not self._is_ended:

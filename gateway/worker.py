@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
@@ -26,6 +27,8 @@ from gateway.errors import RESTART_REASON, CloseCode
 from gateway.executor import Executor
 from gateway.hub import Hub
 from gateway.lease import Lease
+from gateway.meters import Reading
+from gateway.panel import Panel
 from gateway.reception import Reception
 from gateway.registrar import Registrar
 from gateway.robotlink import RobotLink
@@ -34,6 +37,8 @@ from gateway.settings import Settings
 from gateway.tasks import Tasks
 from gateway.toollink import ToolLink
 from gateway.toolsession import ToolSession
+from gateway.tracing import make_tracer
+from gateway.trail import Trail
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +48,7 @@ CLOSE_SHARE = 0.6
 GRACE_CHECK_SECONDS = 0.5
 CONNECT_RETRY_SECONDS = 1.0
 CONNECT_LOG_SECONDS = 10.0
+KICKED = "运维人员断开 / kicked by an operator"
 SERVER_INFO = {"name": "xiaozhi-mcp-gateway", "version": __version__}
 
 
@@ -58,9 +64,11 @@ class Worker:
     def __init__(self, settings: Settings, backplane: Backplane) -> None:
         self.settings = settings
         self.backplane = backplane
+        self.meters = backplane.meters
         self.hub = Hub()
         self._tasks = Tasks()
         self._started_ms = 0
+        self._born = time.monotonic()
         self._count = 0
         self._opened = asyncio.Event()
         self.is_stopping = False
@@ -68,9 +76,13 @@ class Worker:
         self.agents = Agents(
             settings, backplane, self._tasks, on_catalog=self._on_new_catalog, on_trouble=self._on_agent_trouble
         )
-        self.desk = Desk(settings, backplane, self.hub, self.agents, self._tasks)
+        self._tracer = make_tracer(settings, backplane.worker_id)
+        trail = Trail(settings, backplane, self._tracer)
+        self.desk = Desk(settings, backplane, self.hub, self.agents, self._tasks, trail)
         self._registrar = Registrar(settings, backplane, self._tasks, self.hub, self.agents)
-        self._executor = Executor(settings, backplane, self.hub, self._tasks, lambda: self._lease.is_fenced)
+        self._executor = Executor(
+            settings, backplane, self.hub, self._tasks, trail, is_fenced=lambda: self._lease.is_fenced
+        )
         self._reception = Reception(settings, backplane, self.agents, self.desk, self._tasks)
         self._lease = Lease(
             settings,
@@ -82,21 +94,24 @@ class Worker:
         )
         self.drain = Drain(settings, backplane, self.hub, self.desk, self._tasks)
         self.drain.follow(on_begin=lambda _: self._lease.beat_soon())
+        self._panel = Panel(settings, backplane, self.hub, self.agents, self.desk, self._lease, self.drain)
 
     def __repr__(self) -> str:
-        state = self.state if self.state != "up" else "ready" if self.is_ready else self.trouble
+        state = self.state if self.state not in ("up", "starting") else "ready" if self.is_ready else self.trouble
         counts = f"{len(self.hub.tool_servers)} tool servers, {len(self.hub.robots)} robots"
         return f"<Worker {self.backplane.worker_id} [{counts} | {self.desk.open_calls} calls open | {state}]>"
 
     @property
     def state(self) -> str:
-        """`up`, `draining` or `stopping`, as the cluster is told."""
-        return "stopping" if self.is_stopping else "draining" if self.drain.is_begun else "up"
+        """One of `meters.STATES`."""
+        if self.is_stopping or self.drain.is_begun:
+            return "stopping" if self.is_stopping else "draining"
+        return "up" if self._opened.is_set() else "starting"
 
     @property
     def is_ready(self) -> bool:
         """Whether this worker may take connections. Redis away later on does not end it, unless a setting says so."""
-        if not self._opened.is_set() or self.state != "up":
+        if self.state != "up":
             return False
         limit_seconds = self.settings.unready_after_seconds
         return not limit_seconds or not self.backplane.is_shared or self._lease.age_seconds < limit_seconds
@@ -108,11 +123,17 @@ class Worker:
             pid=os.getpid(),
             version=__version__,
             started_ms=self._started_ms or self.backplane.now_ms,
-            state=self.state,
+            state=self.state if self.state != "starting" else "up",  # who beats can be reached
             robots=len(self.hub.robots),
             tool_servers=len(self.hub.tool_servers),
             calls=self.desk.open_calls,
         )
+
+    def read_meters(self) -> Reading:
+        """Everything that this worker measures, as it is now."""
+        up_seconds = time.monotonic() - self._born
+        gauges = self._panel.gauges(self.state, is_ready=self.is_ready, up_seconds=up_seconds, now=self.now())
+        return self.meters.read(gauges)
 
     def now(self) -> float:
         """The event loop's time, in seconds."""
@@ -140,6 +161,7 @@ class Worker:
         agent = self.agents.enter(connection.agent)
         agent.tool_servers[connection.id] = link
         self.hub.add_tool_server(link)
+        self.meters.connections_opened_total.add("tool_server")
         connection.wire.attach(link.on_frame, max_bytes=settings.frame_bytes)
         link.open()
         self._registrar.on_dialled(link)
@@ -152,6 +174,7 @@ class Worker:
         agent = self.agents.enter(connection.agent)
         agent.robots[connection.id] = link
         self.hub.add_robot(link)
+        self.meters.connections_opened_total.add("robot")
         self.agents.attend(agent)
         connection.wire.attach(link.on_frame, max_bytes=self.settings.robot_frame_bytes)
         self._reception.note_row(link)
@@ -161,6 +184,9 @@ class Worker:
         """The tool server's socket is closed: its calls end now, its row goes offline."""
         connection = link.connection
         self.hub.remove(connection.id)
+        self._note_slow(connection)
+        if link.row is None:
+            self.meters.tool_server_handshakes_total.add("failed" if link.cause else "left")
         link.gone()
         self._registrar.on_gone(link, link.cause or cause)
         agent = self.agents.get(connection.agent)
@@ -173,11 +199,16 @@ class Worker:
         connection = link.connection
         self.desk.robot_gone(link)
         self.hub.remove(connection.id)
+        self._note_slow(connection)
         self._reception.forget(link)
         agent = self.agents.get(connection.agent)
         if agent is not None:
             agent.robots.pop(connection.id, None)
             self.agents.leave(agent, self._tasks.now())
+
+    def _note_slow(self, connection: Connection) -> None:
+        if connection.wire.is_slow:
+            self.meters.slow_peers_total.add()
 
     # What the backplane says
 
@@ -210,14 +241,29 @@ class Worker:
         self.agents.note_revision(agent, revision)
 
     def on_gap(self) -> None:
-        logger.warning("messages may have been missed; recovering")
+        self.meters.gaps_total.add()
+        logger.warning("messages may have been missed; recovering", extra={"event": "gap_suspected"})
         self.desk.note_gap()
         self._lease.recover()
 
     def _on_kick(self, envelope: Envelope) -> None:
         link = self.hub.tool_servers.get(envelope.conn)
-        if link is not None:
+        if link is None:
+            return
+        if envelope.sender:
             link.close(CloseCode.REPLACED, envelope.reason, "replaced")
+            return
+        # People have no mailbox. Theirs is not to go, but to come again.
+        link.close(CloseCode.RESTART, envelope.reason or KICKED, KICKED)
+        self._tasks.spawn(self._tell_kick(link, envelope.reason), "event")
+
+    async def _tell_kick(self, link: ToolLink, reason: str) -> None:
+        connection = link.connection
+        fields = {"agent": connection.agent, "server": link.server_id, "conn": connection.id, "reason": reason}
+        try:
+            await self.backplane.event("kick", fields)
+        except BackplaneUnavailable as error:
+            logger.debug("event not written", extra={"event": "event_not_written", "kind": "kick", "cause": str(error)})
 
     def _on_drain(self, envelope: Envelope) -> None:
         """Somebody wants a worker to leave; all of them hear it."""
@@ -276,6 +322,8 @@ class Worker:
                     self._lease.stop()
                     await self._reception.flush()
                     await self.backplane.leave()
+        if self._tracer is not None:
+            await self._tracer.close()
 
     async def _empty_hub(self) -> None:
         """Wait for the peers to close as well; those that don't are dropped while there is time to say so in Redis."""
@@ -299,10 +347,11 @@ class Worker:
                 self.trouble = str(error)
                 if self._tasks.now() - told_at >= CONNECT_LOG_SECONDS:
                     told_at = self._tasks.now()
-                    logger.error("not ready: %s", self.trouble)
+                    logger.error("not ready: %s", self.trouble, extra={"event": "worker_unready"})
             except Exception:
                 # A worker that beats no more would be a zombie: sockets open, and nobody can reach them.
-                logger.exception("the session with the backplane failed; beginning another one")
+                text = "the session with the backplane failed; beginning another one"
+                logger.exception(text, extra={"event": "session_failed"})
             await asyncio.sleep(CONNECT_RETRY_SECONDS)
 
     def _on_open(self) -> None:
@@ -312,14 +361,16 @@ class Worker:
             self._lease.recover()  # what was said between two sessions was not heard
             return
         self._opened.set()
-        logger.info("worker ready", extra={"worker": self.backplane.worker_id})
+        logger.info("worker ready", extra={"event": "worker_ready", "worker": self.backplane.worker_id})
 
     async def _tick(self) -> None:
         """What happens by the clock alone."""
         next_grace_check = 0.0
         while True:
+            due = self._tasks.now() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
             now = self._tasks.now()
+            self._note_lag(max(0.0, now - due), now)
             is_grace_check = now >= next_grace_check
             if is_grace_check:
                 next_grace_check = now + GRACE_CHECK_SECONDS
@@ -327,7 +378,12 @@ class Worker:
                 self._tick_once(now, is_grace_check=is_grace_check)
             except Exception:
                 # Deadlines must go on ending calls, whatever happened to one of them.
-                logger.exception("a tick failed")
+                logger.exception("a tick failed", extra={"event": "tick_failed"})
+
+    def _note_lag(self, lag_seconds: float, now: float) -> None:
+        self.meters.loop_lag_seconds.observe(lag_seconds)
+        self.meters.loop_lag_peak.note(lag_seconds, now)
+        self.meters.fold()
 
     def _tick_once(self, now: float, *, is_grace_check: bool) -> None:
         self.desk.tick(now)

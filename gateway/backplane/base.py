@@ -29,6 +29,7 @@ from typing import Any, Protocol, TypeAlias
 
 from gateway.backplane.envelope import Envelope
 from gateway.directory import Claim, Row, Seen
+from gateway.meters import Meters
 
 Tell: TypeAlias = Callable[[], None]
 
@@ -268,6 +269,8 @@ class Backplane(Directory, Ledger, Mailbox, Membership, Protocol):
     worker_id: str
     is_shared: bool
     """False for the memory backplane of one process: there is nobody else to tell."""
+    meters: Meters
+    """What this worker counts. The backplane is what is built first, so it brings them; all rooms use the same."""
 
     @property
     def now_ms(self) -> int:
@@ -279,6 +282,10 @@ class Backplane(Directory, Ledger, Mailbox, Membership, Protocol):
 
     @property
     def trouble(self) -> str: ...
+
+    @property
+    def pending_commands(self) -> int:
+        """How many commands wait for the store's reply, or to be sent."""
 
     def session(self, listener: Listener) -> AbstractAsyncContextManager[None]:
         """`async with`: connected, this worker's mailbox subscribed and confirmed; only then may it be announced.

@@ -40,6 +40,8 @@ class Envelope:
     reason: str = ""
     worker: str = ""
     """Whom a `drain` on the channel of all workers is for."""
+    trace: str = ""
+    """Where the trace of a `req` has come to, as a W3C `traceparent`; empty: nothing but what its body says."""
     version: int = VERSION
     body: bytes = b""
 
@@ -60,7 +62,13 @@ _FIELDS = (
     ("due", "due"),
     ("reason", "reason"),
     ("w", "worker"),
+    ("trace", "trace"),
 )
+
+
+_KNOWN = {wire_name: (attribute, type(getattr(Envelope(""), attribute))) for wire_name, attribute in _FIELDS}
+"""Name on the wire → attribute, and the one type that it may have."""
+_UNKNOWN = ("", None)
 
 
 def encode(envelope: Envelope) -> bytes:
@@ -122,8 +130,8 @@ def _envelope(header: dict[str, Any], body: bytes) -> Envelope:
     envelope = Envelope(type=str(header.get("t", "")), body=body)
     version = header.get("v")
     envelope.version = version if type(version) is int else 0
-    for wire_name, attribute in _FIELDS:
-        value = header.get(wire_name)
-        if type(value) is type(getattr(envelope, attribute)):
+    for name, value in header.items():
+        attribute, kind = _KNOWN.get(name, _UNKNOWN)
+        if type(value) is kind:
             setattr(envelope, attribute, value)
     return envelope

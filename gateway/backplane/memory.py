@@ -35,6 +35,7 @@ from gateway.backplane.base import (
 from gateway.backplane.envelope import Envelope, decode, encode
 from gateway.backplane.keys import Lifetimes
 from gateway.directory import Claim, Row, Seen
+from gateway.meters import Meters
 
 _EVENTS = 10_000
 _SWEEP_MS = 60_000
@@ -158,8 +159,8 @@ class MemoryBackplane:
     """One worker's access to a `MemoryStore`. Never unavailable."""
 
     def __init__(self, store: MemoryStore, worker_id: str, *, is_shared: bool = False, seen_limit: int = 128) -> None:
-        self.worker_id = worker_id
-        self.is_shared = is_shared
+        self.worker_id, self.is_shared = worker_id, is_shared
+        self.meters = Meters()
         self._store = store
         self._seen_limit = seen_limit
         self._listener: Listener | None = None
@@ -168,8 +169,7 @@ class MemoryBackplane:
     def now_ms(self) -> int:
         return self._store.now_ms
 
-    is_connected = True
-    trouble = ""
+    is_connected, trouble, pending_commands = True, "", 0
 
     @asynccontextmanager
     async def session(self, listener: Listener) -> AsyncGenerator[None, None]:
@@ -395,6 +395,6 @@ def _apply(kept: dict[str, Any], change: Mapping[str, Any]) -> None:
 
 
 def _keep_newest(seen: dict[str, Seen], limit: int) -> None:
-    oldest_first = sorted(seen, key=lambda name: max(seen[name].connected, seen[name].disconnected))
-    for name in oldest_first[: max(0, len(seen) - limit)]:
+    newest_first = sorted(seen, key=lambda name: -max(seen[name].connected, seen[name].disconnected))
+    for name in newest_first[limit:]:
         del seen[name]

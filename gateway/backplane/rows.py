@@ -20,6 +20,8 @@ _FIELDS = {kind: fields(kind) for kind in (Row, Claim, Seen, RobotRow)}
 """Looked up with every row that is read, and slow to find out."""
 
 _STATES = ("handshake", "up", "offline")
+_DIGITS_MAX = 18
+"""What a worker says of itself are times and counts; longer numbers are none, and can't be told as JSON."""
 
 
 def dump(value: Row | Claim | Seen | RobotRow, agent: str = "") -> bytes:
@@ -48,6 +50,10 @@ def load_claim(text: bytes) -> Claim | None:
 
 def load_seen(text: bytes) -> Seen | None:
     return _load(Seen, text)
+
+
+def load_robot(text: bytes) -> RobotRow | None:
+    return _load(RobotRow, text)
 
 
 def noted_agent(text: bytes) -> str:
@@ -95,7 +101,7 @@ def load_worker(hash_fields: Mapping[bytes, bytes]) -> WorkerRow | None:
 
 
 def _integer(text: str | None) -> int:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else 0
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX else 0
 
 
 def _object(text: bytes) -> dict[str, Any] | None:

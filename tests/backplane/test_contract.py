@@ -251,7 +251,7 @@ async def test_a_lease_ends_by_itself(cluster: Cluster) -> None:
 
         await wait_until(is_over, "the lease is over")
         beat = await w.backplane.beat(WORKER_ROW, 60)
-        assert beat.workers["v"] <= beat.now_ms
+        assert beat.workers["v"] <= beat.now_ms + 1, "the key ends by its own clock, which may be a millisecond ahead"
 
 
 async def test_a_beat_tells_every_workers_deadline(cluster: Cluster) -> None:
@@ -276,7 +276,7 @@ async def test_who_leaves_without_having_cleaned_up_stays_listed_for_the_reaper(
         await v.backplane.commit(AGENT, 0, Change({"s": v.row()}))
         await v.backplane.leave()
         beat = await w.backplane.beat(WORKER_ROW, 60)
-        assert beat.workers["v"] <= beat.now_ms
+        assert beat.workers["v"] <= beat.now_ms + 1, "the key ends by its own clock, which may be a millisecond ahead"
 
 
 # -- mailboxes

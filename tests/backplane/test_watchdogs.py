@@ -60,6 +60,7 @@ async def test_a_subscription_that_gets_no_messages_is_made_anew_though_pings_ar
         await wait_until(lambda: w.ear.gaps == 1, "the silence is noticed")
         await v.send("w", Envelope("probe", id="heard"))
         assert (await w.ear.next()).id == "heard"
+        assert w.backplane.meters.redis_probe_failures_total.of() == 1
 
 
 async def test_without_the_probe_nobody_notices(redis_engine: RedisEngine) -> None:

@@ -11,7 +11,7 @@ from gateway.member import unpacked
 
 
 def main() -> None:
-    settings = unpacked(sys.stdin.buffer.readline())
+    settings, _ = unpacked(sys.stdin.buffer.readline())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN if "--deaf" in sys.argv else lambda *_: sys.exit(0))
     threading.Thread(target=lambda: (os.read(0, 1), os._exit(7)), daemon=True).start()

@@ -8,6 +8,8 @@ import gateway
 from gateway.settings import env_name, specs
 from tests.cli.command_line import CommandLine
 
+COMMANDS = ("serve", "token", "check", "inspect", "doctor", "drain", "kick")
+
 
 def test_the_version_is_that_of_the_package(cli: CommandLine) -> None:
     for module in ("gateway.cli", "gateway"):
@@ -19,16 +21,31 @@ def test_help_names_the_commands_and_teaches_by_examples(cli: CommandLine) -> No
     answer = cli.run("--help")
     assert answer.returncode == 0
     assert re.search(r"examples:\n  mcp-gateway serve", answer.stdout)
-    assert all(f"mcp-gateway {command}" in answer.stdout for command in ("serve", "token", "check"))
+    assert all(f"mcp-gateway {command}" in answer.stdout for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["serve", "token", "check"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_and_names_settings_that_exist(command: str, cli: CommandLine) -> None:
     answer = cli.run(command, "--help")
     assert answer.returncode == 0
     named = set(re.findall(r"GATEWAY_[A-Z_]+[A-Z]", answer.stdout))
     assert named
     assert named <= {env_name(name) for name in specs()}
+
+
+def test_what_can_be_inspected_is_listed_and_each_noun_explains_itself(cli: CommandLine) -> None:
+    nouns = ("workers", "agents", "agent", "servers", "robots", "tools", "calls", "events")
+    listed = cli.run("inspect", "--help").stdout
+    assert all(re.search(rf"^ +{noun} ", listed, re.MULTILINE) for noun in nouns)
+    answer = cli.run("inspect", "servers", "--help").stdout
+    assert all(option in answer for option in ("--json", "--watch", "--limit", "--agent", "--redis-url"))
+
+
+@pytest.mark.parametrize("words", ["inspect workers --limit 0", "inspect agent", "drain", "kick home", "inspect x"])
+def test_what_can_t_be_meant_is_refused_with_the_usage(words: str, cli: CommandLine) -> None:
+    answer = cli.run(*words.split())
+    assert answer.returncode == 2
+    assert "usage: mcp-gateway" in answer.stderr
 
 
 def test_no_command_is_a_mistake_that_shows_the_commands(cli: CommandLine) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from contextlib import closing
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from gateway.listening import listen
 from tests.cli.command_line import CommandLine, Started
 from tests.support import http
+from tests.support.ports import own_port
 from tests.support.redis_server import engines, running
 
 KEY = "6a369b7f1bcf4d3e8d123ece38bb9627"
@@ -59,6 +61,21 @@ async def test_ctrl_c_ends_it_with_0(cli: CommandLine) -> None:
     assert await started.stop(signal.SIGINT) == 0
 
 
+async def test_it_serves_and_ends_in_order_where_nobody_reads_what_it_prints(cli: CommandLine) -> None:
+    """As behind `| head -0`."""
+    unread = (
+        "import os, sys; read, write = os.pipe(); os.close(read); os.dup2(write, 1);"
+        "os.execv(sys.executable, [sys.executable, '-m', 'gateway.cli', 'serve'])"
+    )
+    port = own_port()
+    environ = {**LOCAL, "GATEWAY_PORT": str(port), "GATEWAY_KEY": KEY}
+    started = await cli.start_program([sys.executable, "-c", unread], **environ)
+    await until_healthy(port, KEY)
+    assert await started.stop(signal.SIGINT) == 0
+    assert "Traceback" not in started.text
+    assert "Exception" not in started.text
+
+
 async def test_flags_win_over_the_environment(cli: CommandLine) -> None:
     started = await cli.start("serve", "--host", "127.0.0.1", "--port", "0", GATEWAY_HOST="192.0.2.1", GATEWAY_PORT="1")
     await started.until(HEALTH)
@@ -75,6 +92,18 @@ async def test_the_log_has_no_key_and_no_token(cli: CommandLine) -> None:
     banner_ends = started.text.index("\n\n", said - 200)
     assert KEY not in started.text[banner_ends:]
     assert "hunter2" not in started.text
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_logs_for_machines_have_no_urls_before_them(cli: CommandLine, workers: str) -> None:
+    """They hold the key, and whoever collects logs keeps all output. `mcp-gateway token` prints them on demand."""
+    with running(next(iter(engines().values()))) as server:
+        told = {"GATEWAY_KEY": KEY, "GATEWAY_LOG_FORMAT": "json", "GATEWAY_REDIS_URL": server.url}
+        started = await cli.start("serve", "--workers", workers, **LOCAL, **told)
+        await started.until(r'"event":"worker_ready"', int(workers))
+        assert [line for line in started.text.splitlines() if not line.startswith("{")] == []
+        assert await started.stop() == 0
+    assert KEY not in started.text
 
 
 async def test_an_unknown_setting_is_warned_about_in_the_log(cli: CommandLine) -> None:

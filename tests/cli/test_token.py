@@ -34,6 +34,11 @@ def test_it_prints_them_for_machines_too(cli: CommandLine) -> None:
     assert content["health_url"] == f"{PUBLIC}/mcp_endpoint/health?key={KEY}"
 
 
+def test_json_is_utf8_whatever_the_terminal_takes(cli: CommandLine) -> None:
+    answer = cli.run("token", "--agent", "智能体", "--json", GATEWAY_KEY=KEY, PYTHONIOENCODING="ascii")
+    assert orjson.loads(answer.stdout)["agent"] == "智能体"
+
+
 def test_it_never_prints_a_url_that_xiaozhi_server_refuses(cli: CommandLine) -> None:
     agents = (f"{number:032x}" for number in range(20_000))
     agent = next(agent for agent in agents if re.search("key|call", bridge_url("", issue(agent, KEY)).lower()))

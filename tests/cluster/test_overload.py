@@ -102,7 +102,8 @@ async def test_a_call_that_another_version_does_not_understand_has_not_run(
 
     monkeypatch.setattr(Executor, "on_request", not_understood)
     error = (await robot.call("echo"))["error"]
-    assert error["data"] == {"reason": "versions differ", "executed": False, "agent_id": "home"}
+    of_error = {"reason": "versions differ", "executed": False, "agent_id": "home"}
+    assert error["data"] == {**of_error, "call": error["data"]["call"]}
     assert "another version" in error["message"]
     assert server.calls == []
 

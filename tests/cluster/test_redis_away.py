@@ -70,7 +70,8 @@ async def test_a_worker_started_without_redis_waits_and_says_why(own_server: Red
         response = await gateway.get("/readyz")
         assert response.status == 503
         assert "retry-after" in response.headers
-        assert "Redis" in response.text
+        await wait_until(lambda: _tells_of_redis(gateway), "it says that Redis is missing")
+        assert str(own_server.port) not in (await gateway.get("/readyz")).text, "where Redis is concerns no stranger"
         assert (await gateway.get("/livez")).status == 200
         own_server.start()
         await wait_until(lambda: _is_ready(gateway), "the worker is ready", seconds=20)
@@ -78,6 +79,10 @@ async def test_a_worker_started_without_redis_waits_and_says_why(own_server: Red
         await guests.leave()
     finally:
         await cluster.stop()
+
+
+async def _tells_of_redis(gateway: Gateway) -> bool:
+    return "Redis" in (await gateway.get("/readyz")).text
 
 
 async def _is_ready(gateway: Gateway) -> bool:

@@ -33,7 +33,7 @@ def job(params: dict[str, Any] | None = None, *, deadline: float = 27.0, deadlin
 
 
 def call(*, deadline: float = 27.0, deadline_max: float = 300.0, is_extendable: bool = True) -> Call:
-    return Call("robot", 1, "agent", "listed", b"", {}, 0.0, deadline, deadline_max, is_extendable)
+    return Call("5b1f09aa-7", "robot", 1, "agent", "listed", b"", {}, 0.0, deadline, deadline_max, is_extendable)
 
 
 # Deadlines move

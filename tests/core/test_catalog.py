@@ -97,6 +97,13 @@ def test_a_tool_whose_claim_went_missing_is_listed_under_its_prefixed_name() -> 
     assert built.routes["one__a_b"] == Route("one", "a.b")
 
 
+def test_a_tool_of_a_connected_server_is_callable_by_its_listed_name_although_its_claim_has_ended() -> None:
+    """Only a hand in Redis makes such a claim."""
+    built = build({"lamp": up("blow")}, {"lamp_on": Claim("lamp", "blow", 0, until=1)})
+    [name] = shown(built)
+    assert built.routes[name] == Route("lamp", "blow")
+
+
 def test_no_name_is_listed_twice_even_where_a_claim_went_missing() -> None:
     """Another tool server's tool is really called like the prefixed form."""
     built = build({"one": up("lamp"), "two": up("one__lamp")}, claims_of("two", "one__lamp"))

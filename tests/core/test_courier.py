@@ -17,6 +17,7 @@ from gateway.executor import Executor
 from gateway.hub import Hub
 from gateway.settings import Settings
 from gateway.tasks import Tasks
+from gateway.trail import Trail
 
 
 class Clock(Tasks):
@@ -87,6 +88,7 @@ class Line:
     cause = ""
     load = 0
     is_leaving = False
+    server_id = "line"
     row = SimpleNamespace(epoch=1)
 
     def __init__(self) -> None:
@@ -110,7 +112,12 @@ def executor_of(post: Post, clock: Clock, line: Line | None = None, **changes: A
     hub: Any = Hub()
     if line is not None:
         hub.tool_servers["there"] = line
-    return Executor(Settings(**changes), post, hub, clock, lambda: False)
+    settings = Settings(**changes)
+    return Executor(settings, post, hub, clock, Trail(settings, post), lambda: False)
+
+
+def courier_of(post: Post, clock: Clock) -> Courier:
+    return Courier(Settings(), post, clock, set(), Trail(Settings(), post))
 
 
 def request(call_id: str) -> Envelope:
@@ -122,21 +129,21 @@ def query(call_id: str) -> Envelope:
     return Envelope("query", id=call_id, sender="far")
 
 
-def a_call() -> Call:
-    return Call("robot", 1, "home", "echo", b"{}", {}, 0.0, 27.0, 27.0, False, worker="far", conn="there")
+def a_call(call_id: str = "1") -> Call:
+    return Call(call_id, "robot", 1, "home", "echo", b"{}", {}, 0.0, 27.0, 27.0, False, worker="far", conn="there")
 
 
 # The worker that asks
 
 
 def test_however_many_calls_were_in_doubt_each_is_asked_about_once_at_a_time(clock: Clock, post: Post) -> None:
-    courier, desk = Courier(Settings(), post, clock, set()), Desk()
+    courier, desk = courier_of(post, clock), Desk()
     for number in range(20):
-        brief = a_call()
-        courier.dispatch(brief, f"brief-{number}", desk)
+        brief = a_call(f"brief-{number}")
+        courier.dispatch(brief, desk)
         post.tell_verdict[-1](Verdict.UNKNOWN)
         courier.forget(brief)
-    courier.dispatch(a_call(), "lasting", desk)
+    courier.dispatch(a_call("lasting"), desk)
     post.tell_verdict[-1](Verdict.UNKNOWN)
     for _ in range(3):
         post.sent.clear()
@@ -145,8 +152,8 @@ def test_however_many_calls_were_in_doubt_each_is_asked_about_once_at_a_time(clo
 
 
 def test_nobody_is_asked_any_more_once_no_call_is_in_doubt(clock: Clock, post: Post) -> None:
-    courier, desk, call = Courier(Settings(), post, clock, set()), Desk(), a_call()
-    courier.dispatch(call, "1", desk)
+    courier, desk, call = courier_of(post, clock), Desk(), a_call()
+    courier.dispatch(call, desk)
     post.tell_verdict[-1](Verdict.UNKNOWN)
     clock.turn(ASK_SECONDS)
     courier.on_envelope(Envelope("status", id="1", reason="seen"), desk)
@@ -158,8 +165,8 @@ def test_nobody_is_asked_any_more_once_no_call_is_in_doubt(clock: Clock, post: P
 
 def test_a_refusal_that_this_version_does_not_know_promises_nothing(clock: Clock, post: Post) -> None:
     """A newer worker may mean anything by it, also that the tool has run."""
-    courier, desk = Courier(Settings(), post, clock, set()), Desk()
-    courier.dispatch(a_call(), "1", desk)
+    courier, desk = courier_of(post, clock), Desk()
+    courier.dispatch(a_call(), desk)
     courier.on_envelope(Envelope("nack", id="1", reason="of tomorrow"), desk)
     assert [failure.executed for failure in desk.failures] == ["unknown"]
 

@@ -13,6 +13,28 @@ from gateway.jsonrpc import Garbage, Invalid, Message, Notification, Request, Re
 
 quick = settings(deadline=None, max_examples=60)
 
+LARGE = b"NaN" * 100
+
+
+@pytest.mark.parametrize(
+    ("frame", "rpc_id"),
+    [
+        (b'{"jsonrpc":"2.0","id":7,"result":' + LARGE + b"}", 7),
+        (b' { "id" : "7" , "result":' + LARGE, 7),
+        (b'{"result":' + LARGE + b',"id":7}', 7),
+        (b'{"result":' + LARGE + b', "id": 7, "jsonrpc": "2.0"}\r\n', 7),
+        (b'{"result":{"id":7,"x":' + LARGE + b"}}", None),
+        (b'{"result":' + LARGE + b',"x":{"id":7}}', None),
+        (b'[{"id":7,"result":' + LARGE + b"}]", None),
+        (b'{"jsonrpc":"2.0","id":true,"result":' + LARGE + b"}", None),
+        (b'{"id":' + b"7" * 11 + b',"result":' + LARGE + b"}", None),
+        (b"", None),
+    ],
+)
+def test_of_a_frame_too_large_for_a_second_reading_the_id_is_still_found(frame: bytes, rpc_id: int | None) -> None:
+    assert jsonrpc.answered_id(frame) == rpc_id
+
+
 MESSAGES: list[tuple[bytes, Message]] = [
     (b'{"jsonrpc":"2.0","id":0,"method":"ping"}', Request(0, "ping", None)),
     (b'{"id":"","method":"ping","params":null}', Request("", "ping", None)),

@@ -7,8 +7,10 @@ from typing import Any
 
 import orjson
 import pytest
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway import logs
+from gateway.meters import Meters
 
 TOKEN = "0fBjOA0YclUsK7iEYvt6r2hBxAHCoka5nAL4gj6ZAXQ="
 
@@ -34,7 +36,7 @@ def loggers() -> Iterator[None]:
     """Gives back the loggers that a test sets up."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    names = ("gateway", "uvicorn", "uvicorn.error", "uvicorn.access", "websockets")
+    names = ("gateway", "uvicorn", "uvicorn.error", "uvicorn.access", "websockets", "opentelemetry.trace")
     before = {name: (logging.getLogger(name).level, logging.getLogger(name).propagate) for name in names}
     yield
     root.handlers[:] = handlers
@@ -59,9 +61,10 @@ def test_a_peer_cannot_fake_a_field_or_a_line() -> None:
 
 def test_a_json_line_is_an_object_with_the_fields_as_keys() -> None:
     line = parsed("opened %s", "x", agent="家", calls=3, since=1.5, names=("a", "b"), none=None)
-    assert line.pop("time").endswith("Z")
+    assert line.pop("ts").endswith("Z")
     assert line == {
         "level": "INFO",
+        "event": "other",
         "logger": "gateway.test",
         "message": "opened x",
         "agent": "家",
@@ -70,6 +73,15 @@ def test_a_json_line_is_an_object_with_the_fields_as_keys() -> None:
         "names": ["a", "b"],
         "none": None,
     }
+
+
+@pytest.mark.usefixtures("loggers")
+def test_a_process_that_has_a_worker_says_which_in_every_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("INFO", "json")
+    logs.bind("gw-0-5b1f09aa", Meters().log_records_total)
+    logging.getLogger("gateway.test").info("ready", extra={"event": "worker_ready", "worker": "somebody else"})
+    line = orjson.loads(capsys.readouterr().err)
+    assert (line["event"], line["worker"]) == ("worker_ready", "gw-0-5b1f09aa")
 
 
 def test_a_field_cannot_pass_itself_off_as_the_level() -> None:
@@ -82,6 +94,29 @@ def test_any_value_can_be_logged() -> None:
     assert line["big"] == str(2**70)
     assert line["deep"] == {"1": {"b": [2]}}
     assert "odd=" in text("x", odd="\ud800")
+
+
+def test_a_message_a_name_and_a_traceback_that_are_no_utf_8_can_be_logged() -> None:
+    """As names of files and errors of the system may be."""
+    line = parsed("not found: %s", "data/\udcff", **{"odd\udcff": 1})
+    assert (line["message"], line["odd?"]) == ("not found: data/?", 1)
+    try:
+        raise OSError("data/\udcff")
+    except OSError:
+        failed = record("failed")
+        failed.exc_info = sys.exc_info()
+    assert "OSError: data/?" in orjson.loads(logs.JsonFormatter().format(failed))["trace"]
+
+
+@pytest.mark.usefixtures("loggers")
+def test_what_a_peer_says_of_its_trace_is_not_repeated_by_the_library_that_reads_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.set_up("INFO", "json")
+    propagator = TraceContextTextMapPropagator()
+    for state in ("no member", "a=1,a=2", "x" * 9000):
+        propagator.extract({"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "tracestate": state})
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

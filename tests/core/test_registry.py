@@ -16,6 +16,7 @@ from gateway.backplane.base import Change, Snapshot
 from gateway.catalog import Catalog, Route
 from gateway.directory import Claim, Row, Seen
 from gateway.registry import Admitted, Newcomer, ProbeFirst, Registration, Rules, Superseded, TooMany
+from gateway.seen import UNNAMED
 
 HOUR = 3_600_000
 HOLD = 24 * HOUR
@@ -150,7 +151,7 @@ def test_a_handshake_is_seen_from_its_beginning_to_its_end(store: Store) -> None
     assert store.listed() == []
     store.take(registry.end_handshake(store.snapshot, "c1", "", "1006", RULES))
     assert store.rows == {}
-    assert not registry.end_handshake(store.snapshot, "c1", "", "1006", RULES)
+    assert not registry.end_handshake(store.snapshot, "c1", "", "", RULES)
 
 
 def test_admission_ends_the_handshake(store: Store) -> None:
@@ -594,7 +595,27 @@ def test_what_a_handshake_died_of_is_remembered_for_who_gave_its_id(store: Store
     store.admit("c1", "add", "one")
     store.leave("one", "c1")
     store.take(registry.end_handshake(store.snapshot, "c2", "one", "x" * 500, RULES))
-    assert store.seen["one"] == Seen(store.now_ms, store.now_ms, "lost", "x" * 200)
+    assert store.seen["one"] == Seen(store.now_ms, store.now_ms, "lost", "x" * 200, store.now_ms)
+
+
+def test_what_handshakes_without_an_id_died_of_is_remembered_in_one_place_the_last_one_only(store: Store) -> None:
+    for number in range(3):
+        store.take(registry.end_handshake(store.snapshot, f"c{number}", "", f"error {number}", RULES))
+    assert store.seen == {UNNAMED: Seen(error="error 2", failed=store.now_ms)}
+
+
+def test_a_handshake_that_ended_through_no_fault_of_its_own_leaves_no_trace(store: Store) -> None:
+    store.take(registry.begin_handshake(store.snapshot, "w1", "c1", RULES))
+    store.take(registry.end_handshake(store.snapshot, "c1", "one", "", RULES))
+    assert (store.rows, store.seen) == ({}, {})
+
+
+def test_those_whose_failure_is_older_are_forgotten_first(store: Store) -> None:
+    rules = replace(RULES, servers_max=2)
+    for number in range(6):
+        store.now_ms += 1
+        store.take(registry.end_handshake(store.snapshot, f"c{number}", f"s{9 - number}", "no", rules))
+    assert store.seen.keys() == {"s7", "s6", "s5", "s4"}
 
 
 def test_handshakes_that_fail_under_ever_new_ids_do_not_fill_the_store(store: Store) -> None:

@@ -227,3 +227,13 @@ def test_what_belongs_to_one_connection_does_not_travel() -> None:
 @pytest.mark.parametrize("container", [{}, {"_meta": None}, {"_meta": 5}, {"_meta": {"progressToken": 1}}], ids=repr)
 def test_everything_else_travels_as_it_is(container: dict[str, Any]) -> None:
     assert results.without_connection_meta(container) is container
+
+
+@pytest.mark.parametrize("message", [
+    {"result": {"content": [{"type": "text", "text": "é" * 20_000}]}},
+    {"error": {"code": -32000, "message": "é" * 20_000}},
+], ids=["result", "error"])  # fmt: skip
+def test_the_longest_id_leaves_the_limit_as_it_is(message: dict[str, Any]) -> None:
+    frame = results.answer("\x01" * 512, message, Shape(LIMIT, with_error_text=False))
+    assert len(frame) <= LIMIT
+    assert orjson.loads(frame)["id"] == "\x01" * 512

@@ -102,6 +102,11 @@ def test_sizes_are_written_in_bytes_or_with_a_unit(text: str, size_bytes: int, t
         ("GATEWAY_PUBLIC_URL", "https://x.example/mcp/a", "/mcp/"),
         ("GATEWAY_REDIS_PREFIX", "a{b}", "letters, digits"),
         ("GATEWAY_WORKERS", "0", "from 1"),
+        ("GATEWAY_ADMIN_PORT", "-1", "from 0 to 65535"),
+        ("GATEWAY_CALL_LOG", "some", "one of errors, all, none"),
+        ("GATEWAY_TRACE_SHARE", "1.5", "from 0 to 1"),
+        ("GATEWAY_TRACE_SHARE", "half", "not a number"),
+        ("GATEWAY_TRACE_SHARE", "nan", "finite"),
     ],
 )
 def test_a_bad_value_is_refused_with_name_value_problem_and_example(
@@ -130,6 +135,9 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ({"GATEWAY_OUTBOX_BYTES": "64KiB"}, ("GATEWAY_OUTBOX_BYTES", "GATEWAY_RESULT_BYTES")),
         ({"GATEWAY_NAME_HOLD_SECONDS": "1"}, ("GATEWAY_NAME_HOLD_SECONDS", "GATEWAY_GRACE_SECONDS")),
         ({"GATEWAY_DRAIN_SECONDS": "5"}, ("GATEWAY_DRAIN_GRACE_SECONDS", "GATEWAY_DRAIN_SECONDS")),
+        ({"GATEWAY_PORT": "9000", "GATEWAY_ADMIN_PORT": "9000"}, ("GATEWAY_ADMIN_PORT", "GATEWAY_PORT")),
+        ({"GATEWAY_ADMIN_HOST": "127.0.0.1"}, ("GATEWAY_ADMIN_HOST", "GATEWAY_ADMIN_PORT")),
+        ({"GATEWAY_METRICS_KEY": KEY}, ("GATEWAY_METRICS_KEY", "GATEWAY_ADMIN_PORT")),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_by_both_names(
@@ -156,6 +164,22 @@ def test_an_address_that_is_no_redis_is_refused_without_being_repeated(url: str,
     text = refusal({"GATEWAY_REDIS_URL": url.replace("//", "//:hunter2@"), "GATEWAY_KEY": KEY}, tmp_path)
     assert "GATEWAY_REDIS_URL" in text
     assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("url", ["hunter2:4318", "grpc://u:hunter2@h:4317", "http:///hunter2", "http://[hunter2"])
+def test_a_trace_address_that_is_none_is_refused_without_being_repeated(url: str, tmp_path: Path) -> None:
+    text = refusal({"GATEWAY_TRACE_URL": url}, tmp_path)
+    assert "GATEWAY_TRACE_URL" in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("key", ["short", "密钥" * 10])
+def test_a_metrics_key_that_can_be_guessed_or_not_be_sent_is_refused_without_being_repeated(
+    key: str, tmp_path: Path
+) -> None:
+    text = refusal({"GATEWAY_METRICS_KEY": key, "GATEWAY_ADMIN_PORT": "9000"}, tmp_path)
+    assert "GATEWAY_METRICS_KEY" in text
+    assert key not in text
 
 
 @pytest.mark.parametrize("char", [*"/&%#+? ", "钥", "\t"])

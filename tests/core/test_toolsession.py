@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from gateway import jsonrpc, tools
 from gateway.errors import CloseCode
 from gateway.toolsession import (
+    CHANGE_SECONDS,
+    CHANGES_AT_ONCE,
     ID_LIMIT,
     PAGES_MAX,
     End,
@@ -380,6 +382,38 @@ def test_a_change_before_the_handshake_is_done_changes_nothing(seconds: float) -
     talk.hear(id=0, result={})
     talk.reply({"tools": []})
     assert len(talk.times("tools/list")) == 1
+
+
+def test_a_list_that_changes_all_the_time_is_read_at_a_pace_and_its_last_state_is_not_missed() -> None:
+    talk = ready()
+    talk.until(10)
+    before = len(talk.times("tools/list"))
+    for number in range(CHANGES_AT_ONCE + 3):
+        talk.hear(method="notifications/tools/list_changed")
+        if len(talk.times("tools/list")) == before + number + 1:
+            talk.reply({"tools": [{"name": f"tool {number}"}]})
+    assert len(talk.times("tools/list")) == before + CHANGES_AT_ONCE
+    answer_all_until(talk, 10 + CHANGE_SECONDS + 2)
+    assert len(talk.times("tools/list")) == before + CHANGES_AT_ONCE + 1
+    answer_all_until(talk, 10 + 3 * CHANGE_SECONDS)
+    assert len(talk.times("tools/list")) == before + CHANGES_AT_ONCE + 1
+
+
+@pytest.mark.parametrize(
+    ("listed", "cut"),
+    [
+        ([{"name": str(number)} for number in range(5000)], 4990),
+        ([{"name": "wide", "inputSchema": {"required": ["x"] * 300_000}}, {"name": "b"}], 1),
+        ([{"name": "deep", "x": orjson.loads(b"[" * 300 + b"]" * 300)}, {"name": "b"}], 1),
+        ([7] * 10_000, 9980),
+    ],
+    ids=["many", "one too wide", "one too deep", "no tools"],
+)
+def test_of_an_overlong_list_only_what_can_be_taken_is_looked_at(listed: list[Any], cut: int) -> None:
+    assert len(tools.bearable(listed, 10, 100_000)[0]) <= 20
+    kept, _, dropped, left_out = tools.take(listed, 10, 100_000)
+    assert len(kept) + dropped + left_out == len(listed)
+    assert left_out == cut
 
 
 def test_a_later_list_that_is_refused_leaves_the_old_one() -> None:

@@ -146,5 +146,5 @@ async def test_the_conversations_happen_as_written(gateway: Gateway, protocol: D
 def test_the_documented_form_of_an_error_is_that_of_the_code(protocol: Document) -> None:
     [block] = protocol.blocks_of("Errors", "json")
     told = orjson.loads(block.text)
-    real = errors.server_offline("x", "y", "z").as_error(AGENT)
+    real = errors.server_offline("x", "y", "z").as_error(AGENT, "5b1f09aa-1")
     assert told == {**real, "message": "中文 / English"}

@@ -3,7 +3,9 @@
 import re
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -11,14 +13,16 @@ import redis
 import yaml
 
 import gateway as package
+from bench import redis_sizes
 from gateway.backplane import envelope
 from gateway.backplane.base import RobotRow, WorkerRow
 from gateway.backplane.keys import DURABLE
 from gateway.directory import Claim, Row, Seen
 from tests.docs import redis_cli
 from tests.docs.markdown import Document, code_in, read
+from tests.peers.robot import Robot
 from tests.peers.tool_server import ToolServer
-from tests.peers.tools import Tool, adder, echo, held, text_of
+from tests.peers.tools import Tool, adder, echo, held, text_of, text_result
 from tests.project.repository import ROOT
 from tests.support.gateway import Gateway, Guests
 from tests.support.redis_server import RedisServer
@@ -28,6 +32,10 @@ from tests.support.waiting import wait_until
 AGENT = "my-agent"
 ROBOTS_WORKER, TOOLS_WORKER, CALL_MARK = "gw-0-5b1f09aa", "gw-1-c07d4e21", "5b1f09aa-1"
 LIFETIME = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+FORBIDDEN = (
+    *("SET mcpgw:x 1", "DEL mcpgw:agents", "GET other", "FLUSHALL", "KEYS *", "EVAL return 0"),
+    *("SUBSCRIBE mcpgw:ctl", "SUBSCRIBE mcpgw:in:{x}", "CLIENT KILL TYPE pubsub", "CLIENT PAUSE 1"),
+)
 LAMP = Tool("lamp.on", held().handler, "Switches the lamp on.")
 
 
@@ -43,6 +51,10 @@ class Scene:
     server: RedisServer
     workers: list[Gateway]
     lamp: ToolServer
+    calculator: ToolServer
+    robot: Robot
+    call_id: Any
+    """The call in flight."""
     words: dict[str, str]
     """Names in the document → those of this run."""
 
@@ -50,6 +62,11 @@ class Scene:
         for told, real in self.words.items():
             text = text.replace(told, real)
         return text
+
+    def key(self, template: str) -> str:
+        """A key of this run for one of the document; a worker's is that of the one with the tool servers."""
+        key = template.replace("{W}", f"{{{TOOLS_WORKER}}}").replace("{A}", f"{{{AGENT}}}")
+        return self.real(key.replace("DIGEST", "b31f7d879e5e7398802b89df59c6bfef").replace(":ID", f":{CALL_MARK}"))
 
 
 async def play(cluster: RedisCluster, guests: Guests, server: RedisServer) -> Scene:
@@ -65,7 +82,7 @@ async def play(cluster: RedisCluster, guests: Guests, server: RedisServer) -> Sc
     lamp = await second.tool_server("Lamp", [LAMP], agent=AGENT, server_id="lamp")
     robot = await first.robot(agent=AGENT)
     await robot.sees("slow", "lamp_on")
-    await robot.start_call("slow")
+    call_id = await robot.start_call("slow")
     await calculator.until_called()
     with server.client() as client:
         rows = {name: orjson.loads(row) for name, row in client.hgetall(f"mcpgw:servers:{{{AGENT}}}").items()}
@@ -88,7 +105,7 @@ async def play(cluster: RedisCluster, guests: Guests, server: RedisServer) -> Sc
         '"gw-1"': f'"{host}"',
         '"0.1.0"': f'"{package.__version__}"',
     }
-    return Scene(server, [first, second], lamp, words)
+    return Scene(server, [first, second], lamp, calculator, robot, call_id, words)
 
 
 @pytest.fixture
@@ -107,7 +124,7 @@ async def scene(redis_server: RedisServer, guests: Guests) -> AsyncGenerator[Sce
     finally:
         await cluster.stop()
         with redis_server.client() as client:
-            client.execute_command("ACL", "DELUSER", "gateway", "operator")
+            client.execute_command("ACL", "DELUSER", "gateway", "operator", "doctor", "foreman")
 
 
 def rights(page: Document) -> list[str]:
@@ -152,9 +169,17 @@ async def test_every_recipe_prints_what_is_documented_with_the_rights_that_are_d
 
 async def test_an_operator_may_look_and_nothing_else(scene: Scene) -> None:
     with redis_cli.client(scene.server.port, username="operator", password="PASSWORD") as operator:
-        for line in ("SET mcpgw:x 1", "PUBLISH mcpgw:ctl x", "SUBSCRIBE mcpgw:ctl", "GET other", "FLUSHALL"):
+        for line in (*FORBIDDEN, "PUBLISH mcpgw:ctl x", "INFO", "CONFIG GET requirepass"):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 operator.execute_command(*line.split())
+
+
+@pytest.mark.parametrize("user", ["doctor", "foreman"])
+async def test_nobody_who_looks_or_sends_may_change_a_key_or_listen(user: str, scene: Scene) -> None:
+    with redis_cli.client(scene.server.port, username=user, password="PASSWORD") as person:
+        for line in (*FORBIDDEN, "PUBLISH mcpgw:catalog:{my-agent} 1", "CONFIG SET maxmemory 1"):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                person.execute_command(*line.split())
 
 
 async def test_every_key_is_documented_with_its_type_and_its_time_to_live(scene: Scene, page: Document) -> None:
@@ -207,6 +232,80 @@ async def test_what_connected_workers_have_comes_back_after_everything_was_lost(
     await robot.sees("calculator", "lamp_on")
     assert text_of(await robot.call("calculator", {"a": 1, "b": 2})) == "3"
     assert await second.connected(AGENT) == 2
+
+
+# What may be deleted
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker looks after once a minute, it looks after with every beat or so."""
+    monkeypatch.setattr("gateway.lease.RECONCILE_SECONDS", 0.3)
+
+
+async def test_what_is_documented_as_safe_to_delete_comes_back_and_no_call_is_lost(
+    hurried: None, scene: Scene, page: Document
+) -> None:
+    """One key after the other, each with a call across workers afterwards, while one is in flight all the time."""
+    first, _ = scene.workers
+    robot = await first.robot(agent=AGENT)
+    await robot.sees("calculator", "lamp_on")
+    lines = page.table("Key", "Safe", "What happens")
+    safe = [name for row in lines if row[1] == "yes" for name in code_in(row[0]) if name.startswith("mcpgw:")]
+    assert set(safe) > COMES_BACK
+    with scene.server.client() as client:
+        for template in safe:
+            key = scene.key(template)
+            assert client.delete(key) == 1, key
+            if template in COMES_BACK:
+                await wait_until(partial(client.exists, key), f"{key} is there again")
+            await robot.sees("calculator", "lamp_on")
+            assert text_of(await robot.call("calculator", {"a": 1, "b": 2})) == "3", key
+    await scene.lamp.change_tools([LAMP, echo("dim")])
+    await robot.sees("dim")
+    held_call = scene.calculator.open_calls[0]
+    await held_call.answer(text_result("at last"))
+    assert text_of(await scene.robot.answer(scene.call_id)) == "at last"
+
+
+COMES_BACK = {
+    *("mcpgw:worker:{W}", "mcpgw:workers", "mcpgw:servers:{A}", "mcpgw:names:{A}", "mcpgw:toolset:DIGEST"),
+}
+"""Soon, and by itself; the others when something happens, or not at all."""
+
+
+async def test_every_key_has_a_line_on_what_happens_when_it_is_deleted(page: Document) -> None:
+    deletable = {name for row in page.table("Key", "Safe", "What happens") for name in code_in(row[0])} - {"FLUSHDB"}
+    assert deletable == {code_in(row[0])[0] for row in page.table("Key", "Type", "TTL", "Holds")}
+
+
+async def test_what_is_documented_as_not_safe_to_delete_is_so(scene: Scene) -> None:
+    first, _ = scene.workers
+    with scene.server.client() as client:
+        client.delete("mcpgw:agents")
+        assert (await first.health())["mcp_servers"] == {}, "no agent is listed any more"
+        await scene.lamp.change_tools([LAMP, echo("dim")])
+        await first.until_connected(2, AGENT)
+        await wait_until(lambda: client.exists("mcpgw:agents"), "listed again with its next change")
+
+
+# How large it gets
+
+
+async def test_the_documented_sizes_are_those_that_are_measured(
+    page: Document, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a few connections, so those of single keys: what they share weighs more then."""
+    await redis_sizes.main(100)
+    measured = dict(re.findall(r"of these, (?:the )?(\S+).* ([\d,]+) B$", capsys.readouterr().out, re.MULTILINE))
+    told = [row[1] for row in page.table("What", "Bytes") if row[0].startswith("·")]
+    names = ("`servers`", "`names`", "`seen`", "list")
+    for name, size in zip(names, told, strict=True):
+        assert in_bytes(measured[name]) == pytest.approx(in_bytes(size), rel=0.2), name
+
+
+def in_bytes(text: str) -> int:
+    return int(text.replace(",", ""))
 
 
 # The tables

@@ -244,6 +244,20 @@ async def test_a_frame_that_only_a_lenient_parser_reads_ends_the_call(gateway: G
     assert ("result" in answer) != ("error" in answer)
 
 
+async def test_frames_that_are_too_much_for_a_lenient_parser_end_their_calls_too(gateway: Gateway) -> None:
+    """Reading one takes long, and everybody waits meanwhile."""
+    server = await gateway.tool_server(tools=[held()])
+    robot = await gateway.robot()
+    wide = "NaN," * 250_000
+    for count in range(1, 5):
+        request_id = await robot.start_call("slow")
+        call = await server.until_called(count)
+        await server.send_frame(f'{{"jsonrpc":"2.0","id":{call.id},"result":{{"content":[],"n":[{wide}0]}}}}')
+        answer = await robot.answer(request_id)
+        assert answer["error"]["data"]["executed"] is True
+        assert await robot.names() == ["slow"]
+
+
 async def test_a_frame_with_a_byte_order_mark_ends_the_call(gateway: Gateway) -> None:
     server = await gateway.tool_server(tools=[held()])
     robot = await gateway.robot()

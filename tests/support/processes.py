@@ -5,9 +5,11 @@ from typing import Any
 
 from gateway.settings import Settings, env_name, specs, written
 from tests.cli.command_line import CommandLine, Started
+from tests.support.ports import own_port
 from tests.support.running import settings
 
-URL = r"http://127\.0\.0\.1:(\d+)/mcp_endpoint/health\?key="
+READY = {"text": r"http://127\.0\.0\.1:\d+/mcp_endpoint/health\?key=", "json": '"event":"worker_ready"'}
+"""What it says once it listens: to people its URLs, to machines nothing that has a key in it."""
 
 
 class GatewayProcess:
@@ -37,8 +39,9 @@ class GatewayProcess:
 
 
 async def serve(cli: CommandLine, redis_url: str, *, workers: int = 1, **changes: Any) -> GatewayProcess:
-    """Start one with the tests' settings and these; returns once it has printed its URLs."""
-    chosen = settings(redis_url=redis_url, workers=workers, **changes)
+    """Start one with the tests' settings and these; returns once it has said that it takes connections."""
+    port = changes.pop("port", 0) or own_port()
+    chosen = settings(redis_url=redis_url, workers=workers, port=port, **changes)
     kinds = specs()
     environ = {
         env_name(name): written(spec.kind, getattr(chosen, name))
@@ -46,5 +49,5 @@ async def serve(cli: CommandLine, redis_url: str, *, workers: int = 1, **changes
         if getattr(chosen, name) != getattr(Settings(), name)
     }
     started = await cli.start("serve", **environ)
-    [port] = await started.until(URL)
-    return GatewayProcess(started, chosen, int(port))
+    await started.until(READY[chosen.log_format])
+    return GatewayProcess(started, chosen, port)

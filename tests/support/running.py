@@ -10,7 +10,7 @@ from gateway.app import build, make_backplane
 from gateway.backplane.base import Backplane
 from gateway.backplane.memory import MemoryBackplane, MemoryStore
 from gateway.drain import Drain
-from gateway.server import GatewayServer
+from gateway.server import Company, GatewayServer
 from gateway.settings import Settings
 from gateway.toollink import ToolLink
 from gateway.worker import new_worker_id
@@ -53,6 +53,7 @@ class Worker:
             self.settings,
             on_shutdown=gateway.worker.shut_down,
             drain=gateway.worker.drain,
+            company=Company(gateway.admin(self.settings)),
             takes_signals=False,
         )
         self.room = gateway.worker
@@ -77,6 +78,11 @@ class Worker:
     def drain(self) -> None:
         """Begin the drain, as SIGTERM does; `ended` returns when the worker is gone."""
         self.drain_room.begin("SIGTERM")
+
+    @property
+    def admin_port(self) -> int:
+        """Its admin port; 0 if it has none."""
+        return self.settings.admin_port
 
     @property
     def drain_room(self) -> Drain:

@@ -49,6 +49,8 @@ class LittleApp:
         self.settings = settings
         self.sessions: list[Session] = []
         self.released = asyncio.Event()
+        self.early = masked_frame(TEXT, b"x" * EAGER_BYTES)
+        """What peers of `/eager` have sent by the time of the accept."""
         self.hook: Callable[[], Any] = self.close_all
         routes = [
             WebSocketRoute("/echo", self.echo),
@@ -81,7 +83,7 @@ class LittleApp:
         await websocket.accept()
         session = self._join(websocket)
         session.wire.attach(session.frames.append, max_bytes=self.settings.frame_bytes)
-        cast(GatewayWebSocketProtocol, session.wire).data_received(masked_frame(TEXT, b"x" * EAGER_BYTES))
+        cast(GatewayWebSocketProtocol, session.wire).data_received(self.early)
         await self._stay(websocket, session)
 
     async def boom(self, websocket: WebSocket) -> None:

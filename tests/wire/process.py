@@ -7,7 +7,7 @@ import sys
 import orjson
 
 from gateway.listening import listen
-from gateway.server import serve
+from gateway.server import Company, serve
 from gateway.settings import Settings
 from tests.wire.little_app import LittleApp
 
@@ -31,7 +31,7 @@ def main() -> int:
         sys.stdout.flush()
 
     hook = hang if "hang" in sys.argv else app.close_all
-    return serve(app.asgi, settings, on_shutdown=hook, sockets=[listener], on_started=tell)
+    return serve(app.asgi, settings, on_shutdown=hook, sockets=[listener], company=Company(on_started=tell))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """However a stream of frames is cut into packets, the same frames come out: the ones that websockets reads."""
 
+import tracemalloc
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
@@ -36,6 +38,20 @@ def test_the_frames_do_not_depend_on_the_packets(stream: tuple[list[tuple[int, b
     cutter = FrameCutter()
     seen = [(frame[0], unmask(frame, start)) for packet in packets for frame, start in cutter.cut(packet, LIMIT)]
     assert seen == frames
+
+
+def test_a_frame_that_is_only_announced_takes_no_room() -> None:
+    """Else 14 bytes would buy a hostile peer as much memory as the limit allows, for each of its connections."""
+    cutter = FrameCutter()
+    frame = masked_frame(TEXT, b"x" * LIMIT)
+    tracemalloc.start()
+    try:
+        assert list(cutter.cut(frame[:14], LIMIT)) == []
+        assert tracemalloc.get_traced_memory()[1] < LIMIT / 10
+    finally:
+        tracemalloc.stop()
+    [(whole, start)] = cutter.cut(frame[14:], LIMIT)
+    assert unmask(whole, start) == b"x" * LIMIT
 
 
 @settings(deadline=None)

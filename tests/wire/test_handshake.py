@@ -72,6 +72,38 @@ async def test_a_large_frame_right_behind_the_accept_is_not_taken_for_a_flood() 
         await peer.close()
 
 
+async def test_a_peer_that_breaks_the_rules_right_behind_the_accept_is_read_no_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as site:
+        site.early = b"\x81\x02hi"  # not masked
+        peer, session = await site.raw("/eager")
+        assert (await session.until_ended())[0] == 1002
+        await peer.write(b"\x81\x02hi")
+        await site.until_empty()
+        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+        await peer.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://gateway/echo", b"101"),
+        ("http://gateway/refuse?token=x", b"401"),
+        ("http://gateway", b"404"),
+        ("*", b"404"),
+        ("gateway:80", b"400"),
+    ],
+)
+async def test_a_target_with_scheme_and_host_leads_where_its_path_does(target: str, status: bytes) -> None:
+    async with running() as site, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(handshake("/echo").replace(b"/echo", target.encode(), 1))
+        assert (await reader.readuntil(b"\r\n")).split()[1] in ({status} if status != b"404" else {b"403", b"404"})
+        writer.close()
+        await site.until_empty()
+
+
 async def test_a_refusal_before_the_upgrade_is_plain_http() -> None:
     async with running() as site:
         answer = await site.ask(handshake("/refuse"))

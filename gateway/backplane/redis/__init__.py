@@ -23,6 +23,7 @@ from gateway.backplane.redis.lines import Hearing, Timing, make_lines
 from gateway.backplane.redis.membership import Membership
 from gateway.backplane.redis.outbox import Outbox
 from gateway.backplane.redis.selfprobe import SelfProbe
+from gateway.meters import Meters
 
 __all__ = ["RedisBackplane", "RedisOptions"]
 
@@ -68,6 +69,7 @@ class RedisBackplane(Membership, Ledger):
         hearing = Hearing((keys.mailbox(worker_id), keys.ctl), self._on_message, self._on_gap)
         self._lines = lines = make_lines(self._connector, timing, keys.worker(worker_id), hearing)
         lines.link.on_up = self._on_gap
+        self.meters = lines.link.meters = lines.subscriber.meters = Meters()
         self._probe = SelfProbe(
             lines.link,
             lines.subscriber,
@@ -100,6 +102,10 @@ class RedisBackplane(Membership, Ledger):
     @property
     def trouble(self) -> str:
         return self._link.trouble or self._subscriber.trouble
+
+    @property
+    def pending_commands(self) -> int:
+        return self._link.pending
 
     @asynccontextmanager
     async def session(self, listener: Listener) -> AsyncGenerator[None, None]:
@@ -166,6 +172,12 @@ class RedisBackplane(Membership, Ledger):
                     listener.on_envelope(envelope)
                 except Exception:
                     # The envelopes after it belong to other calls.
-                    logger.exception("an envelope could not be handled: %s %s", envelope.type, envelope.id)
+                    fields = {"event": "envelope_failed", "kind": envelope.type, "attempt": envelope.id}
+                    logger.exception("an envelope could not be handled", extra=fields)
         except EnvelopeError as error:
-            logger.warning("a message on %s is no envelope: %s", channel.decode("utf-8", "replace"), error)
+            fields = {
+                "event": "envelope_unreadable",
+                "channel": channel.decode("utf-8", "replace"),
+                "cause": str(error),
+            }
+            logger.warning("a message is no envelope", extra=fields)

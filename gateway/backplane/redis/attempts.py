@@ -65,9 +65,9 @@ class Attempts:
         except ExceptionGroup as group:
             on_lost(self._reason or describe(group.exceptions[0]))
             if group.split(TROUBLE)[1] is not None:
-                logger.exception("unexpected failure on %s", self._what)
+                logger.exception("unexpected failure on %s", self._what, extra={"event": "redis_task_failed"})
         except Exception as error:
-            logger.exception("unexpected failure on %s", self._what)
+            logger.exception("unexpected failure on %s", self._what, extra={"event": "redis_task_failed"})
             on_lost(describe(error))
         finally:
             self._scope = None

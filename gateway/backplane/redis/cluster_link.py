@@ -17,11 +17,12 @@ from redis.exceptions import AskError, ClusterDownError, MasterDownError, MovedE
 
 from gateway.backplane.base import BackplaneUnavailable
 from gateway.backplane.redis.address import Node
-from gateway.backplane.redis.commands import Command, CommandLink, Rejected, Unsent, nothing, settle
+from gateway.backplane.redis.commands import Command, CommandLink, Rejected, Unsent, nothing
 from gateway.backplane.redis.connector import Connector
 from gateway.backplane.redis.link import Link
 from gateway.backplane.redis.slots import slot_of
 from gateway.backplane.redis.topology import QUESTIONS, Topology
+from gateway.meters import Meters
 
 _ASK_SECONDS = 0.5
 """How long a frozen node may keep us from hearing what the others say of it."""
@@ -39,6 +40,7 @@ class ClusterLink(CommandLink):
         self.tried = asyncio.Event()
         self.gather = nothing
         self.on_up = nothing
+        self.meters = Meters()
         self._connector = connector
         self._topology = topology
         self._home = slot_of(home)
@@ -56,6 +58,10 @@ class ClusterLink(CommandLink):
         if not self._links:
             return self._topology.trouble
         return next((link.trouble for link in self._links.values() if link.trouble), "")
+
+    @property
+    def pending(self) -> int:
+        return sum(link.pending for link in self._links.values())
 
     # -- the nodes
 
@@ -96,6 +102,7 @@ class ClusterLink(CommandLink):
         link.on_redirect = partial(self._on_redirect, node)
         link.on_lost = self._on_lost
         link.on_up = self._on_link_up
+        link.meters = self.meters
         link.expect()
         self._links[node] = link
         self._tasks[node] = group.create_task(link.run())
@@ -210,7 +217,7 @@ class ClusterLink(CommandLink):
         command.redirects += 1
         loop = asyncio.get_running_loop()
         if self._group is None or command.redirects > self._most_redirects:
-            loop.call_soon(settle, command, failure)
+            loop.call_soon(self.fail, command, failure)
         else:
             loop.call_later(_PAUSE_SECONDS, self.enqueue, command)
 

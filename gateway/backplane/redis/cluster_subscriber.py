@@ -20,6 +20,7 @@ from gateway.backplane.redis.connector import Connector
 from gateway.backplane.redis.slots import slot_of
 from gateway.backplane.redis.subscriber import Subscriber, Subscriptions, Waiters
 from gateway.backplane.redis.topology import Topology
+from gateway.meters import Meters
 
 
 class _NodeSubscriber(Subscriber):
@@ -80,6 +81,7 @@ class ClusterSubscriber(Subscriptions):
     ) -> None:
         self.up = asyncio.Event()
         self.tried = asyncio.Event()
+        self.meters = Meters()
         self._connector = connector
         self._topology = topology
         self._on_message, self._on_gap = on_message, on_gap
@@ -208,6 +210,7 @@ class ClusterSubscriber(Subscriptions):
             ping_seconds=self._ping_seconds,
         )
         subscriber.on_lost = self._on_lost
+        subscriber.meters = self.meters
         self._tasks[node] = group.create_task(subscriber.run())
 
     # -- what the nodes say

@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.backplane.base import BackplaneUnavailable
 from gateway.backplane.redis import scripts
+from gateway.meters import Meters
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,14 @@ class Rejected(BackplaneUnavailable):
 
 class Misdirected(Rejected):
     """The server is not the one to ask, and has done nothing of it."""
+
+
+_KINDS: dict[type[BackplaneUnavailable], str] = {
+    Unsent: "unsent",
+    Unanswered: "unanswered",
+    Rejected: "refused",
+    Misdirected: "misdirected",
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +93,12 @@ class CommandLink(ABC):
     """Called before each batch is made: whoever collects work of the current turn enqueues it now."""
     on_up: Callable[[], None]
     """Called when a connection has been made: what was said on the one before, if any, may be lost."""
+    meters: Meters
+
+    @property
+    @abstractmethod
+    def pending(self) -> int:
+        """How many commands wait for their reply, or to be sent."""
 
     @property
     @abstractmethod
@@ -113,6 +128,11 @@ class CommandLink(ABC):
     @abstractmethod
     def drop(self, reason: str) -> None:
         """Connect anew, at once: there is a better server."""
+
+    def fail(self, command: Command, failure: BackplaneUnavailable) -> None:
+        """Tell who waits for the reply that there is none."""
+        self.meters.redis_command_errors_total.add(_KINDS[type(failure)])
+        settle(command, failure)
 
     async def call(self, *commands: Command) -> list[Any]:
         """The replies of the commands, in order. Raises the first failure, after all have ended."""
@@ -148,4 +168,4 @@ def settle(command: Command, reply: Any) -> None:
         command.on_reply(reply)
     except Exception:
         # The batch's other replies belong to others; they must not suffer.
-        logger.exception("a listener failed on a reply of Redis")
+        logger.exception("a listener failed on a reply of Redis", extra={"event": "reply_failed"})

@@ -67,7 +67,9 @@ class Directory(Core):
             await self._list_changes()
         except BackplaneUnavailable as error:
             # In a Cluster the list is elsewhere; the change has been taken all the same. `renew` tries again.
-            logger.warning("the list of agents was not reached", extra={"cause": str(error)})
+            logger.warning(
+                "the list of agents was not reached", extra={"event": "agents_unreached", "cause": str(error)}
+            )
         await self._disown(gone)
         return int(revision)
 

@@ -44,6 +44,7 @@ from gateway.backplane.redis.commands import (
     settle,
 )
 from gateway.backplane.redis.connector import Connector, Meter, WrongServer, close, receive, send
+from gateway.meters import Meters
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,9 @@ class Link(CommandLink):
         self.on_lost: Callable[[], None] = nothing
         self.on_redirect: Callable[[Command, RedisError], bool] = _not_redirected
         """Gets what was refused and not executed, first; whether it has taken care of the command."""
+        self.meters = Meters()
         self._trouble = "Redis: not connected yet"
+        self._was_up = False
         self._connector = connector
         self._patience_seconds = patience_seconds
         self._most_commands, self._most_bytes = most_commands, most_bytes
@@ -98,6 +101,10 @@ class Link(CommandLink):
         return self._trouble
 
     @property
+    def pending(self) -> int:
+        return len(self._queue) + len(self._written)
+
+    @property
     def refusal(self) -> Unsent | None:
         """Why a command would be refused now, or None."""
         if self._is_hopeless:
@@ -114,7 +121,7 @@ class Link(CommandLink):
     def enqueue(self, command: Command) -> None:
         refusal = self.refusal
         if refusal is not None:
-            asyncio.get_running_loop().call_soon(settle, command, refusal)
+            asyncio.get_running_loop().call_soon(self.fail, command, refusal)
             return
         self._queue.append(command)
         self._queued_bytes += command.size
@@ -183,6 +190,9 @@ class Link(CommandLink):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+        if self._was_up:
+            self.meters.redis_reconnects_total.add("commands")
+        self._was_up = True
         self._is_hopeless = False
         self._attempts.succeeded()
         self._trouble = ""
@@ -257,9 +267,9 @@ class Link(CommandLink):
         reason = f"Redis 拒绝了命令 / Redis refuses: {self._connector.describe(error)}"
         if isinstance(error, _WRONG_SERVER) or _said_in_script(error):
             self._doubt = self._doubt or str(error)
-            settle(command, Misdirected(reason))
+            self.fail(command, Misdirected(reason))
         else:
-            settle(command, Rejected(reason))
+            self.fail(command, Rejected(reason))
 
     def _put_back(self, commands: Sequence[Command]) -> None:
         self._queue.extendleft(reversed(commands))
@@ -274,7 +284,8 @@ class Link(CommandLink):
 
     def _down(self, reason: str) -> None:
         if self.up.is_set():
-            logger.warning("与 Redis 的连接中断 / the connection to Redis was lost: %s", reason)
+            text = "与 Redis 的连接中断 / the connection to Redis was lost: %s"
+            logger.warning(text, reason, extra={"event": "redis_lost", "cause": reason})
         self.up.clear()
         self.tried.set()
         self._trouble = reason
@@ -285,7 +296,7 @@ class Link(CommandLink):
                 command.is_unsure = True
                 repeatable.append(command)
             else:
-                settle(command, Unanswered(reason))
+                self.fail(command, Unanswered(reason))
         self._written.clear()
         self._put_back(repeatable)
 
@@ -294,7 +305,7 @@ class Link(CommandLink):
         self.gather()
         self._is_hopeless = True
         for command in self._queue:
-            settle(command, Unanswered(self._trouble) if command.is_unsure else Unsent(self._trouble))
+            self.fail(command, Unanswered(self._trouble) if command.is_unsure else Unsent(self._trouble))
         self._queue.clear()
         self._queued_bytes = 0
 

@@ -44,7 +44,9 @@ class Membership(Directory):
             self._listed = await self._announce(lease_ms, now_ms)
         except BackplaneUnavailable as error:
             # In a Cluster the list is elsewhere. The lease is what counts, and it has been renewed.
-            logger.warning("the list of workers was not reached", extra={"cause": str(error)})
+            logger.warning(
+                "the list of workers was not reached", extra={"event": "workers_unreached", "cause": str(error)}
+            )
         return Beat(is_fresh, now_ms, self._listed)
 
     async def _announce(self, lease_ms: int, now_ms: int) -> dict[str, int]:

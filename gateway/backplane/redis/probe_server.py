@@ -37,6 +37,7 @@ class Server:
             "health_check_interval": 0,
             "retry": Retry(NoBackoff(), 0),
             "decode_responses": True,
+            "encoding_errors": "replace",  # names are peers' words
         }
         if node is not None:
             self._options |= {"host": node.host, "port": node.port}

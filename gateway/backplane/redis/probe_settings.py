@@ -41,9 +41,9 @@ class Standing:
 async def settings(server: Server, standing: Standing) -> list[Finding]:
     """Return the verdicts. Never raises for anything that Redis does or does not do."""
     try:
-        values = {name: await _config(server, name) for name in _NAMES}
+        values = {name: await config(server, name) for name in _NAMES}
         if values["maxmemory-policy"] is None:
-            values["maxmemory-policy"] = (await _info(server, "memory")).get("maxmemory_policy")
+            values["maxmemory-policy"] = (await info(server, "memory")).get("maxmemory_policy")
         if standing.replicas is None:
             standing = Standing(await _replicas(server), standing.is_watched, standing.is_in_cluster)
         findings = [
@@ -58,20 +58,21 @@ async def settings(server: Server, standing: Standing) -> list[Finding]:
         return [Finding(Level.WARN, "设置 settings", f"未检查 / not checked: {server.reason(error)}", "")]
 
 
-async def _config(server: Server, name: str) -> str | None:
+async def config(server: Server, name: str) -> str | None:
     """The value; None where it may not be read, or where a provider has taken CONFIG away."""
     answer = await server.pairs("CONFIG", "GET", name)
     return None if answer is None or name not in answer else str(answer[name])
 
 
-async def _info(server: Server, section: str) -> Mapping[str, str]:
+async def info(server: Server, section: str) -> Mapping[str, str]:
+    """What INFO says; empty where it may not be read."""
     answer = await _refusable(server, "INFO", section)
     lines = str(answer or "").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
 async def _replicas(server: Server) -> int | None:
-    count = (await _info(server, "replication")).get("connected_slaves")
+    count = (await info(server, "replication")).get("connected_slaves")
     return None if count is None else int(count)
 
 
@@ -212,7 +213,7 @@ async def _open_door(server: Server) -> list[Finding]:
     if not lets_in:
         return [Finding(Level.OK, subject, "需要密码 / a password is needed")]
     if server.node is None or _is_loopback(server.node.host):
-        bind, protected = await _config(server, "bind"), await _config(server, "protected-mode")
+        bind, protected = await config(server, "bind"), await config(server, "protected-mode")
         if bind is None or not is_exposed(bind, protected or ""):
             return []
     return [

@@ -12,6 +12,7 @@ from gateway.backplane.redis.address import Address, Node
 from gateway.backplane.redis.probe_rights import SlotRanges
 from gateway.backplane.redis.probe_server import TROUBLE, Server, cure_of, paired
 from gateway.backplane.redis.probe_settings import Standing
+from gateway.backplane.redis.sentinel import Answer, choose
 from gateway.finding import Finding, Level
 
 SLOTS = 16384
@@ -51,6 +52,7 @@ class _Word:
     trouble: str = ""
     cure: str = ""
     primary: Node | None = None
+    epoch: int = 0
     flags: str = ""
     others: int = 0
     replicas: Sequence[Node] = ()
@@ -125,6 +127,7 @@ async def _listen(sentinel: Server, service: str) -> _Word:
         no_quorum = sentinel.reason(error) if "NOQUORUM" in str(error) else ""
     return replace(
         word,
+        epoch=int(details.get("config-epoch", 0)),
         flags=str(details.get("flags", "")),
         others=int(details.get("num-other-sentinels", 0)),
         replicas=[Node(str(one["ip"]), int(one["port"])) for one in replicas if "down" not in str(one.get("flags"))],
@@ -174,7 +177,8 @@ def _judge_sentinels(land: Landscape, good: list[_Word], asked: int) -> None:
 def _name_servers(
     land: Landscape, good: list[_Word], address: Address, timeout_seconds: float, stack: AsyncExitStack
 ) -> None:
-    primary = good[0].primary
+    said = choose([Answer(word.primary, word.epoch, 0) for word in good if word.primary], None, len(good))
+    primary = said.primary if said else None
     replicas = sorted({node for word in good for node in word.replicas} - {primary})
     if not replicas:
         land.warn("Sentinel", "没有可用的副本 / there is no replica to fail over to", "增加副本 / add a replica")

@@ -82,6 +82,8 @@ class SelfProbe:
             self._receivers = reply
 
     def _restart(self, reason: str) -> None:
-        logger.warning("the subscription is silently dead (%s); making it anew", reason)
+        self._subscriber.meters.redis_probe_failures_total.add()
+        text = "the subscription is silently dead (%s); making it anew"
+        logger.warning(text, reason, extra={"event": "subscription_dead", "cause": reason})
         self._begin_again()
         self._subscriber.drop(f"the subscription is silently dead: {reason}", self._channel)

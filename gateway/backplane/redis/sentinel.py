@@ -101,7 +101,8 @@ class Sentinels:
 
         def on_lost(reason: str) -> None:
             if self._troubles.get(at) is None:
-                logger.warning("Sentinel 没有回答 / a Sentinel can't be asked: %s", reason)
+                fields = {"event": "sentinel_unreached", "cause": reason}
+                logger.warning("Sentinel 没有回答 / a Sentinel can't be asked: %s", reason, extra=fields)
             self._troubles[at] = reason
             self._look()
 
@@ -132,7 +133,8 @@ class Sentinels:
         if chosen is not None:
             before, self._known = self._known, chosen
             if before is not None and before.primary != chosen.primary:
-                logger.warning("Redis 主节点已切换 / the primary has changed: %s", chosen.primary)
+                fields = {"event": "primary_changed", "address": str(chosen.primary)}
+                logger.warning("Redis 主节点已切换 / the primary has changed: %s", chosen.primary, extra=fields)
                 self._on_moved(chosen.primary)
         self._note_tried()
 

@@ -22,6 +22,7 @@ from gateway.backplane.base import BackplaneUnavailable
 from gateway.backplane.redis.attempts import Attempts
 from gateway.backplane.redis.commands import nothing
 from gateway.backplane.redis.connector import Connector, Meter, close, receive, send
+from gateway.meters import Meters
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Subscriptions(ABC):
     """Set while this worker can be reached."""
     tried: asyncio.Event
     """The first try to get there has succeeded or failed."""
+    meters: Meters
     _connector: Connector
     _waiters: "Waiters"
 
@@ -135,6 +137,7 @@ class Subscriber(Subscriptions):
         self.up = asyncio.Event()
         self.tried = asyncio.Event()
         self.on_lost: Callable[[], None] = nothing
+        self.meters = Meters()
         self._connector = connector
         self._on_message, self._on_gap = on_message, on_gap
         self._ping_seconds = ping_seconds
@@ -202,7 +205,8 @@ class Subscriber(Subscriptions):
 
     def _lost(self, reason: str) -> None:
         if self._has_fallen:
-            logger.warning("Redis 订阅中断 / the Redis subscription was lost: %s", reason)
+            fields = {"event": "subscription_lost", "cause": reason}
+            logger.warning("Redis 订阅中断 / the Redis subscription was lost: %s", reason, extra=fields)
         self._has_fallen = False
         self.tried.set()
         self._trouble = reason
@@ -292,7 +296,8 @@ class Subscriber(Subscriptions):
             self._on_message(channel, data)
         except Exception:
             # One message that can't be handled must not make the worker deaf for all others.
-            logger.exception("a message on %s could not be handled", channel.decode("utf-8", "replace"))
+            fields = {"event": "message_failed", "channel": channel.decode("utf-8", "replace")}
+            logger.exception("a message could not be handled", extra=fields)
 
     def _subscribed(self, name: bytes) -> None:
         asked = self._asked.pop(name, 0)
@@ -301,7 +306,8 @@ class Subscriber(Subscriptions):
             self._asked[name] = asked - 1
             return
         if asked == 0:
-            logger.warning("Redis confirmed a subscription that was not asked for: there may have been a gap")
+            text = "Redis confirmed a subscription that was not asked for: there may have been a gap"
+            logger.warning(text, extra={"event": "subscription_unasked"})
             self._on_gap()
         if name not in self._wanted:
             return
@@ -319,6 +325,7 @@ class Subscriber(Subscriptions):
         self._trouble = ""
         self._attempts.succeeded()
         if self._was_up:
+            self.meters.redis_reconnects_total.add("subscriber")
             self._on_gap()
         self._was_up = True
 

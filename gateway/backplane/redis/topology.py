@@ -78,7 +78,8 @@ class Topology:
             try:
                 views.append((node, read_slots(reply, node)))
             except ValueError:
-                logger.warning("Redis %s does not say who has which slots", node)
+                fields = {"event": "slots_unknown", "address": str(node)}
+                logger.warning("Redis %s does not say who has which slots", node, extra=fields)
         return views or await self._dial()
 
     async def _dial(self) -> list[tuple[Node, View]]:
