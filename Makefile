@@ -3,14 +3,14 @@
 VENV ?= .venv
 # Processes for the tests. They mostly wait for sockets, so more than there are cores.
 JOBS ?= 6
-# For run, bench, chaos and soak: make run ARGS="--workers 2", make chaos ARGS="--fault 'worker killed'"
+# For run, bench, chaos, soak and fuzz: make run ARGS="--workers 2", make chaos ARGS="--fault 'worker killed'"
 ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run setup-dev check test bench chaos soak fmt clean
+.PHONY: help install run setup-dev check test bench chaos soak fuzz fmt golden lock clean
 
 help:
 	@echo 'xiaozhi MCP gateway / 小智 MCP 网关'
@@ -23,6 +23,9 @@ help:
 	@echo '  make bench      measure CPU per call against bare relays     性能测试'
 	@echo '  make chaos      every fault for minutes, the clients count   故障注入'
 	@echo '  make soak       half an hour of faults: is anything growing? 长时间混合故障'
+	@echo '  make golden     renew what is derived from the chart         更新由 chart 生成的文件'
+	@echo '  make lock       renew what the image is made of              更新镜像的依赖锁定'
+	@echo '  make fuzz       100,000 hostile peers and as many frames     恶意对端与模糊测试'
 	@echo '  make clean      remove environments and caches (data/ stays) 清理（保留 data/）'
 	@echo
 	@echo 'Start with make run: it prints the two URLs to paste. Settings: .env.example.'
@@ -82,6 +85,8 @@ check: $(VENV)/.installed-dev
 	@$(BIN)/lint-imports
 
 test: $(VENV)/.installed-dev check
+	@echo '==> tools for the manifests (some seconds the first time) / 清单检查工具（首次约几秒）'
+	@$(BIN)/python -m tests.kubernetes.tools
 	@echo '==> pytest'
 	@$(BIN)/python -m pytest --quiet -n $(JOBS) --dist worksteal $(ARGS)
 
@@ -94,9 +99,26 @@ chaos: $(VENV)/.installed-dev
 soak: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.chaos.soak $(ARGS)
 
+fuzz: $(VENV)/.installed-dev
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 fmt: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --quiet --fix --exit-zero .
 	@$(BIN)/ruff format .
+
+golden: $(VENV)/.installed-dev
+	@$(BIN)/python -m tests.kubernetes.renew
+
+# What the image is made of: the newest versions that pyproject.toml allows, every file by its hash, for any Python and
+# machine. With the extra otel, so that GATEWAY_TRACE_URL is enough there: 10 MB of 50.
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --only-binary :all: \
+    --custom-compile-command 'make lock'
+
+lock: $(VENV)/.installed-dev
+	@$(LOCK) --extra otel --output-file deploy/requirements.lock pyproject.toml
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	    | $(LOCK) --output-file deploy/requirements-build.lock -
+	@echo 'deploy/requirements.lock and deploy/requirements-build.lock are renewed: now make test / 已更新，请运行 make test'
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

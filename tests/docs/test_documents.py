@@ -17,7 +17,15 @@ DOCUMENTS = [
     "docs/protocol.md",
     "docs/redis.md",
     "docs/reliability.md",
+    "docs/logs.md",
     "docs/configuration.md",
+    "docs/compose.md",
+    "docs/kubernetes.md",
+    "deploy/helm/mcp-gateway/README.md",
+    "deploy/kustomize/README.md",
+    "docs/operations.md",
+    "docs/status.md",
+    "docs/admin.md",
 ]
 SETTING = re.compile(r"GATEWAY_[A-Z_]*[A-Z]")
 

@@ -16,12 +16,16 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 import pytest
 import yaml
+from dotenv import dotenv_values
 
 from gateway import __version__, auth
 from gateway.banner import banner
 from gateway.configuration import load
 from gateway.settings import Settings
 from tests.cli.command_line import CommandLine, Started
+from tests.cluster.inside import id_of
+from tests.cluster.inside import served as served_by
+from tests.conftest import StartCluster
 from tests.docs.markdown import read
 from tests.peers.tools import echo, text_of
 from tests.project.repository import ROOT
@@ -33,6 +37,7 @@ from tests.support.waiting import wait_until
 README = read("README.md")
 COMMANDS = [(block.section, line.strip()) for block in README.blocks for line in block.commands]
 PROGRAM = ".venv/bin/mcp-gateway"
+WATCHING = "Watching it"
 KEY = "0123456789abcdef0123456789abcdef"
 BASE = "http://192.168.1.20:8004"
 HEALTH = r"http://127\.0\.0\.1:\d+/mcp_endpoint/health\?key=\w+"
@@ -78,9 +83,9 @@ HANDLED = (
     "curl ",  # test_the_health_answer, test_the_probes
     "mkdir ",  # test_the_existing_configuration_is_taken_over
     "cp ",
-    "echo ",  # test_the_key_for_docker_compose
+    "for name in ",  # test_the_secrets_for_docker_compose
     "docker compose ",  # test_the_deployment_files
-    "kubectl apply ",
+    "helm install ",
     "pip install ",  # test_a_bridge_brings_its_tool
     "export MCP_ENDPOINT=",
     "mcp2xiaozhi ",
@@ -100,7 +105,8 @@ def test_make_has_the_verb(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", sorted({line for _, line in COMMANDS if line.startswith(PROGRAM) and " serve" not in line})
+    "line",
+    sorted({line for of, line in COMMANDS if line.startswith(PROGRAM) and " serve" not in line and of != WATCHING}),
 )
 def test_the_gateways_own_commands(line: str, cli: CommandLine) -> None:
     done = cli.run(*arguments(line), GATEWAY_KEY=KEY, GATEWAY_PUBLIC_URL="https://mcp.example.com")
@@ -249,26 +255,42 @@ async def test_several_workers(cli: CommandLine, redis_server: RedisServer) -> N
     await wait_until(workers, "all workers serve", seconds=20)
 
 
+@pytest.mark.parametrize("cluster", ["redis"], indirect=True)
+async def test_the_operators_commands(cluster: StartCluster, cli: CommandLine) -> None:
+    [gateway] = await cluster(1)
+    lamp = await gateway.tool_server("lamp", [echo("lamp_on")], agent="my-agent", server_id="lamp")
+    words = {"GATEWAY_REDIS_URL": gateway.settings.redis_url, "COLUMNS": "0"}
+    for line in commands(WATCHING, PROGRAM):
+        *rest, last = arguments(line.replace("gw-1", id_of(gateway)))
+        started = await cli.start(*rest, last, **words)
+        code = await started.ended()
+        if "drain" in line:
+            await wait_until(lambda: not served_by(gateway).is_running, "the worker has left")
+        assert code == 0 or ("doctor" in line and code == 1), started.text
+    assert (await lamp.until_closed()).code == 1012
+
+
 def env_file(cwd: Path, text: str) -> Path:
     path = cwd / ".env"
     path.write_text(text + "\n")
     return path
 
 
-def test_the_key_for_docker_compose(tmp_path: Path) -> None:
-    [echo_line] = commands("Many workers", "echo ")
-    shell(tmp_path, echo_line)
+def test_the_secrets_for_docker_compose(tmp_path: Path) -> None:
+    [line] = commands("Many workers", "for name in ")
+    shell(tmp_path, line)
     settings, _ = load({}, dotenv=tmp_path / ".env", cwd=tmp_path)
     assert len(settings.key[0]) == 32
+    given = set(dotenv_values(tmp_path / ".env"))
+    required = set(re.findall(r"\$\{([A-Z_]+):\?", (ROOT / "docker-compose.yml").read_text()))
+    assert given == required
 
 
 def test_the_deployment_files() -> None:
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    for line in commands("Many workers", "docker compose "):
-        scaled = re.findall(r"--scale (\w+)=\d", line)
-        assert set(scaled) <= compose["services"].keys()
-    [apply] = commands("Many workers", "kubectl apply ")
-    assert list((ROOT / apply.split()[-1]).glob("*.yaml"))
+    assert commands("Many workers", "docker compose ") == ["docker compose up --build --detach --wait"]
+    assert yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].keys() >= {"nginx", "redis"}
+    [install] = commands("Many workers", "helm install ")
+    assert all((ROOT / path).exists() for path in re.findall(r"deploy/[\w./-]+", install))
 
 
 # Health

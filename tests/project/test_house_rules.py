@@ -1,8 +1,11 @@
 """The house rules that no linter knows."""
 
+import ast
 import re
 import sys
 import tomllib
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -65,7 +68,7 @@ def test_every_dependency_has_a_reason_and_both_bounds() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     project = tomllib.loads(text)["project"]
     unreasoned = []
-    for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+    for requirement in chain(project["dependencies"], *project["optional-dependencies"].values()):
         line = next(line for line in text.splitlines() if f'"{requirement}"' in line)
         has_bounds = ">=" in requirement and "<" in requirement
         if not has_bounds or not re.search(r"#\s*\S+", line):
@@ -74,17 +77,34 @@ def test_every_dependency_has_a_reason_and_both_bounds() -> None:
 
 
 def test_every_import_of_the_package_is_a_declared_dependency() -> None:
+    """Those of an extra are made where they are needed, not with their module: without the extra all the rest works."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {re.split(r"[<>=\[;]", one)[0].lower() for one in project["dependencies"]}
-    module_of = {"python-dotenv": "dotenv"}
-    modules = {module_of.get(name, name) for name in declared}
-    imported = {
-        match[1]
-        for path in python_files("gateway")
-        for match in re.finditer(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE)
-    }
-    import_names = imported - sys.stdlib_module_names - {"gateway"}
-    assert import_names <= modules
+    required = modules_of(project["dependencies"])
+    optional = modules_of(project["optional-dependencies"]["otel"])
+    found = {one for path in python_files("gateway") for one in imports(ast.parse(path.read_text()))}
+    ours = {one for one in found if one[0] not in sys.stdlib_module_names | {"gateway"}}
+    assert {name for name, is_late in ours if not is_late} <= required
+    assert {name for name, is_late in ours if is_late} <= required | optional
+
+
+def modules_of(requirements: list[str]) -> set[str]:
+    """The modules that these packages are known by, as far as the gateway imports them."""
+    module_of = {"python-dotenv": "dotenv", "prometheus-client": "prometheus_client"}
+    names = {re.split(r"[<>=\[;]", one)[0].lower() for one in requirements}
+    return {module_of.get(name, name.partition("-")[0] if name.startswith("opentelemetry") else name) for name in names}
+
+
+def imports(node: ast.AST, is_late: bool = False) -> Iterator[tuple[str, bool]]:
+    """Top-level package and whether it is imported later than the module: in a function, or for type checkers only."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from ((one.name.partition(".")[0], is_late) for one in child.names)
+        elif isinstance(child, ast.ImportFrom) and child.level == 0 and child.module:
+            yield child.module.partition(".")[0], is_late
+        else:
+            is_typing = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield from imports(child, is_late or is_typing or is_function)
 
 
 def test_every_folder_of_tests_is_explained_to_contributors() -> None:

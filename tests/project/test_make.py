@@ -1,6 +1,7 @@
 """`make` on a machine that lacks something says what to do."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -39,8 +40,19 @@ def python(folder: Path, script: str) -> None:
 def test_make_alone_explains_the_verbs() -> None:
     explained = make()
     assert explained.returncode == 0
-    for verb in ("run", "install", "test", "check", "fmt", "bench", "clean"):
-        assert f"make {verb}" in explained.stdout
+    assert verbs()
+    assert {verb for verb in verbs() if f"  make {verb} " not in explained.stdout} == set()
+
+
+def test_contributors_are_told_of_every_verb_that_changes_or_tries_something() -> None:
+    told = (ROOT / "CONTRIBUTING.md").read_text()
+    assert {verb for verb in verbs() if f"`make {verb}`" not in told} == {"install", "clean"}
+
+
+def verbs() -> set[str]:
+    """What people type; `setup-dev` is for other verbs."""
+    (names,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return set(names.split()) - {"help", "setup-dev"}
 
 
 def test_an_old_python_is_named_as_the_problem(programs: Path, tmp_path: Path) -> None:
