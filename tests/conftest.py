@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -10,6 +11,7 @@ import uvloop
 
 from gateway.backplane.keys import Keys
 from tests.backplane.cluster import kept_without_end
+from tests.cli.command_line import CommandLine
 from tests.support.gateway import Gateway, Guests
 from tests.support.redis_server import RedisServer, engines, running
 from tests.support.running import Cluster, MemoryCluster, RedisCluster, settings
@@ -94,6 +96,19 @@ async def pair(
     async with _serving(RedisCluster(settings(**settings_of(request), redis_url=own_server.url)), guests) as start:
         a, b = await start(2)
         yield a, b
+
+
+@pytest.fixture
+async def cli(tmp_path: Path, guests: Guests, redis_server: RedisServer) -> AsyncGenerator[CommandLine]:
+    """A command line in an empty directory, with an empty Redis; what it started is stopped."""
+    with redis_server.client() as client:
+        client.flushall()
+    cli = CommandLine(tmp_path)
+    try:
+        yield cli
+        await guests.leave()
+    finally:
+        await cli.stop_all()
 
 
 @pytest.fixture(params=["memory", "redis"])

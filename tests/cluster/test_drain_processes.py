@@ -3,11 +3,8 @@
 import asyncio
 import random
 import signal
-from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from gateway.backplane.keys import Keys
@@ -24,19 +21,6 @@ from tests.support.waiting import wait_until
 
 KEYS = Keys()
 DRAIN: dict[str, Any] = {"drain_seconds": 6.0, "drain_grace_seconds": 0.2, "beat_seconds": 0.5, "lease_seconds": 6.0}
-
-
-@pytest.fixture
-async def cli(tmp_path: Path, guests: Guests, redis_server: RedisServer) -> AsyncGenerator[CommandLine]:
-    """A command line in an empty directory, with an empty Redis; what it started is stopped."""
-    with redis_server.client() as client:
-        client.flushall()
-    cli = CommandLine(tmp_path)
-    try:
-        yield cli
-        await guests.leave()
-    finally:
-        await cli.stop_all()
 
 
 class Service:

@@ -1,7 +1,5 @@
 """One call followed from end to end: the same id in both workers' logs, in the record, and in the error's data."""
 
-from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -20,19 +18,6 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
 SECRET = "the cellar door is open"
-
-
-@pytest.fixture
-async def cli(tmp_path: Path, guests: Guests, redis_server: RedisServer) -> AsyncGenerator[CommandLine]:
-    """A command line in an empty directory, with an empty Redis; what it started is stopped."""
-    with redis_server.client() as client:
-        client.flushall()
-    cli = CommandLine(tmp_path)
-    try:
-        yield cli
-        await guests.leave()
-    finally:
-        await cli.stop_all()
 
 
 async def said(process: GatewayProcess, event: str, outcome: str) -> dict[str, Any]:

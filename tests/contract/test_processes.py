@@ -1,11 +1,7 @@
 """Many workers as real processes on one Redis: started by one command or by several, stopped, and killed."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.cli.command_line import CommandLine
 from tests.peers.tools import echo, held, text_of
@@ -15,19 +11,6 @@ from tests.support.redis_server import RedisServer
 from tests.support.running import KEY
 
 SHORT_LEASE: dict[str, Any] = {"lease_seconds": 2.0, "beat_seconds": 0.4, "redis_timeout_seconds": 0.5}
-
-
-@pytest.fixture
-async def cli(tmp_path: Path, guests: Guests, redis_server: RedisServer) -> AsyncGenerator[CommandLine]:
-    """A command line in an empty directory, with an empty Redis; what it started is stopped."""
-    with redis_server.client() as client:
-        client.flushall()
-    cli = CommandLine(tmp_path)
-    try:
-        yield cli
-        await guests.leave()
-    finally:
-        await cli.stop_all()
 
 
 async def until_ready(gateway: Gateway, workers: int = 1) -> Gateway:

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import shlex
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,9 @@ from tests.docs.markdown import Block, Document, code_in, read
 from tests.observability import metrics_table
 from tests.observability.promtool import promtool
 from tests.observability.queries import RULES, selected
-from tests.observability.scene import Scene, playing
+from tests.observability.scene import Scene
 from tests.project.repository import ROOT
 from tests.support import http
-from tests.support.gateway import Guests
 from tests.support.redis_server import RedisServer
 
 CHANGING = {"drain", "kick", "token"}
@@ -31,14 +29,6 @@ CHANGING = {"drain", "kick", "token"}
 @pytest.fixture(scope="module")
 def page() -> Document:
     return read("docs/operations.md")
-
-
-@pytest.fixture
-async def scene(redis_server: RedisServer, guests: Guests) -> AsyncGenerator[Scene]:
-    with redis_server.client() as client:
-        client.flushall()
-    async with playing(redis_server, guests) as scene:
-        yield scene
 
 
 def commands(page: Document) -> list[str]:

@@ -1,10 +1,8 @@
 """Alerts and dashboard against the `/metrics` of running workers: what they ask for is there, label by label."""
 
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from gateway.meters import METRICS
@@ -19,14 +17,6 @@ from tests.support.redis_server import RedisServer
 WITHOUT_CONTAINER = {"mcpgw_memory_limit_bytes"}
 """Metrics that only a limited container has."""
 PROMETHEUS_OWN = {"up", "ALERTS"}
-
-
-@pytest.fixture
-async def scene(redis_server: RedisServer, guests: Guests) -> AsyncGenerator[Scene]:
-    with redis_server.client() as client:
-        client.flushall()
-    async with playing(redis_server, guests) as scene:
-        yield scene
 
 
 def rules() -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ MODEL_RUNS = round(500 * FACTOR)
 CONTROLS = {
     "ledger": ("--kinds", "links"),
     "fencing": ("--model",),
-    "comparison": ("--model", "--from", "150"),
+    "comparison": ("--model", "--from", "440"),
     "gaps": ("--kinds", "links"),
     "revision": ("--model", "--from", "150"),
     "deadline": ("--kinds", "freezes"),
