@@ -28,7 +28,8 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.backplane.base import Backplane, BackplaneUnavailable
+from gateway import chronicle
+from gateway.backplane.base import Backplane
 from gateway.desk import Desk
 from gateway.errors import RESTART_REASON, CloseCode
 from gateway.guarded import for_each
@@ -246,10 +247,4 @@ class Drain:
         robot.leave_if_idle()
 
     def _tell(self, kind: str, fields: dict[str, Any]) -> None:
-        self._tasks.spawn(self._tell_event(kind, fields), "event")
-
-    async def _tell_event(self, kind: str, fields: dict[str, Any]) -> None:
-        try:
-            await self._backplane.event(kind, fields)
-        except BackplaneUnavailable as error:
-            logger.debug("event not written", extra={"event": "event_not_written", "kind": kind, "cause": str(error)})
+        self._tasks.spawn(chronicle.tell(self._backplane, kind, fields), "event")

@@ -14,7 +14,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway import registry
+from gateway import chronicle, registry
 from gateway.agents import Agents
 from gateway.backplane.base import Backplane, BackplaneUnavailable, Change, Snapshot
 from gateway.backplane.envelope import Envelope
@@ -356,14 +356,7 @@ class Registrar:
     def _event(self, kind: str, link: ToolLink, **fields: object) -> None:
         """Add a line to the operators' event log, without waiting for it."""
         of_link = {"agent": link.connection.agent, "server": link.server_id, "conn": link.connection.id}
-        self._tasks.spawn(self._tell_event(kind, {**of_link, **fields}), "event")
-
-    async def _tell_event(self, kind: str, fields: dict[str, object]) -> None:
-        try:
-            await self._backplane.event(kind, fields)
-        except BackplaneUnavailable as error:
-            fields = {"event": "event_not_written", "kind": kind, "cause": str(error)}
-            logger.debug("event not written", extra=fields)
+        self._tasks.spawn(chronicle.tell(self._backplane, kind, {**of_link, **fields}), "event")
 
     def _log(self, link: ToolLink, level: int, message: str, **fields: object) -> None:
         extra = {"agent": link.connection.agent, "server_id": link.server_id, "conn": link.connection.id, **fields}

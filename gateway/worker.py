@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
-from gateway import __version__, toolsession
+from gateway import __version__, chronicle, toolsession
 from gateway.agents import Agent, Agents
 from gateway.backplane.base import Backplane, BackplaneUnavailable, WorkerRow
 from gateway.backplane.envelope import Envelope
@@ -255,15 +255,8 @@ class Worker:
             return
         # People have no mailbox. Theirs is not to go, but to come again.
         link.close(CloseCode.RESTART, envelope.reason or KICKED, KICKED)
-        self._tasks.spawn(self._tell_kick(link, envelope.reason), "event")
-
-    async def _tell_kick(self, link: ToolLink, reason: str) -> None:
-        connection = link.connection
-        fields = {"agent": connection.agent, "server": link.server_id, "conn": connection.id, "reason": reason}
-        try:
-            await self.backplane.event("kick", fields)
-        except BackplaneUnavailable as error:
-            logger.debug("event not written", extra={"event": "event_not_written", "kind": "kick", "cause": str(error)})
+        of_link = {"agent": link.connection.agent, "server": link.server_id, "conn": link.connection.id}
+        self._tasks.spawn(chronicle.tell(self.backplane, "kick", {**of_link, "reason": envelope.reason}), "event")
 
     def _on_drain(self, envelope: Envelope) -> None:
         """Somebody wants a worker to leave; all of them hear it."""
