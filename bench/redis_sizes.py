@@ -16,7 +16,7 @@ from gateway import registry
 from gateway.backplane.base import Dispatch, RobotRow, Verdict, WorkerRow
 from gateway.backplane.envelope import Envelope
 from gateway.backplane.redis import RedisBackplane
-from gateway.registry import Admitted, Newcomer, Rules
+from gateway.registration import Admitted, Newcomer, Rules
 from gateway.tools import digest
 from tests.support.redis_server import engines, running
 from tests.support.waiting import wait_until
@@ -34,6 +34,8 @@ class Deaf:
     def on_envelope(self, envelope: Envelope) -> None: ...
 
     def on_catalog(self, agent: str, revision: int) -> None: ...
+
+    def on_book(self, book: str) -> None: ...
 
     def on_gap(self) -> None: ...
 

@@ -6,5 +6,5 @@ from gateway.cli import main
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    is_command = bool(arguments) and (arguments[0] in ("serve", "token", "check") or arguments[0] == "--version")
+    is_command = bool(arguments) and (not arguments[0].startswith("-") or arguments[0] == "--version")
     sys.exit(main(arguments if is_command else ["serve", *arguments]))

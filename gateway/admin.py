@@ -35,6 +35,7 @@ from gateway.meters import Meters
 from gateway.pace import Pace
 from gateway.probes import Instance, Said
 from gateway.rates import Turnstile
+from gateway.refused import RefusalLog
 from gateway.settings import Settings
 from gateway.tasks import Tasks
 
@@ -105,6 +106,7 @@ def _protocols(app: Starlette, settings: Settings, state: ServerState) -> Callab
     class Http(GatewayHttpProtocol):
         settings = given
         pace = Pace(ACCEPTS_AT_ONCE)
+        refusal_log = RefusalLog(logging.getLogger("gateway.intake"))
         turnstile = Turnstile(ACCEPTS_PER_SECOND, at_once=ACCEPTS_AT_ONCE, wait_seconds_max=0.0)
 
     config = uvicorn.Config(
@@ -128,14 +130,14 @@ def _protocols(app: Starlette, settings: Settings, state: ServerState) -> Callab
 
 def _make_app(instance: Instance, settings: Settings) -> Starlette:
     desk = _Desk(instance, settings)
-    return Starlette(
-        routes=[
-            Route("/livez", _probe(instance.livez)),
-            Route("/readyz", _probe(instance.readyz)),
-            Route("/metrics", desk.metrics),
-            Route("/drain", desk.drain, methods=["GET", "POST"]),
-        ]
-    )
+    routes = [
+        Route("/livez", _probe(instance.livez)),
+        Route("/readyz", _probe(instance.readyz)),
+        Route("/metrics", desk.metrics),
+    ]
+    if settings.admin_key:  # else the path is not there, as any other that never was
+        routes.append(Route("/drain", desk.drain, methods=["GET", "POST"]))
+    return Starlette(routes=routes)
 
 
 def _probe(ask: Callable[[], Awaitable[Said]]) -> Callable[[Request[Any]], Awaitable[Response]]:
@@ -154,18 +156,17 @@ class _Desk:
         self._instance = instance
         self._metrics_key = settings.metrics_key
         self._admin_key = settings.admin_key
+        self._refusal_log = RefusalLog(logger)
 
     async def metrics(self, request: Request[Any]) -> Response:
         if self._metrics_key and not is_bearer(request.headers.get("Authorization", ""), self._metrics_key):
-            return key_needed(request, "GATEWAY_METRICS_KEY")
+            return key_needed(self._refusal_log, request, "GATEWAY_METRICS_KEY")
         text, content_type = await self._instance.metrics(request.headers.get("Accept", ""))
         return Response(text, headers={"Content-Type": content_type})
 
     async def drain(self, request: Request[Any]) -> Response:
-        if not self._admin_key:
-            return PlainTextResponse("Not Found", 404)
         if not is_bearer(request.headers.get("Authorization", ""), self._admin_key):
-            return key_needed(request, "GATEWAY_ADMIN_KEY")
+            return key_needed(self._refusal_log, request, "GATEWAY_ADMIN_KEY")
         return await drain_answer(self._instance, request)
 
 
@@ -176,10 +177,9 @@ async def drain_answer(instance: Instance, request: Request[Any]) -> Response:
     return Response(orjson.dumps(report), 202 if begins else 200, media_type="application/json")
 
 
-def key_needed(request: Request[Any], setting: str) -> Response:
-    """401, and a line in the log: somebody has asked for what is not his."""
-    address = request.client.host if request.client else "?"
-    fields = {"event": "admin_refused", "path": request.url.path, "address": address}
-    logger.warning("admin request refused", extra=fields)
+def key_needed(log: RefusalLog, request: Request[Any], setting: str, source: str = "") -> Response:
+    """401, and a line in the log: somebody has asked for what is not his. `source`: where he is, if not the peer."""
+    fields = {"address": source or (request.client.host if request.client else "?"), "path": request.url.path}
+    log.tell(logging.WARNING, "admin request refused", fields, event="admin_refused")
     text = f"需要 {setting} / {setting} is needed: Authorization: Bearer …\n"
     return PlainTextResponse(text, 401, {"WWW-Authenticate": "Bearer"})

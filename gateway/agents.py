@@ -8,6 +8,9 @@ catalog is built anew. (Tool servers need no catalog, and thousands of them redi
 load at a time per agent; what changes meanwhile causes one more. Facts that can't be read are those of last time,
 with what is connected here (`outage`), and the next beat tries again.
 
+What its people have decided (`Agent.policy`) is part of a catalog as well: when that changes, catalogs are built anew
+from the facts that are here, one in a turn of the loop.
+
 Subscribe, confirm, then read: a change can't fall between. The list of changed agents that every beat reads is the
 second net under a lost message.
 """
@@ -15,23 +18,30 @@ second net under a lost message.
 import logging
 from collections.abc import Callable, Iterator, Set
 from dataclasses import replace
+from functools import partial
 
 import orjson
 
 from gateway import catalog as catalogs
-from gateway import outage
+from gateway import outage, pins
 from gateway.backplane.base import Backplane, BackplaneUnavailable, Snapshot
 from gateway.calls import Call
 from gateway.catalog import Catalog
 from gateway.directory import Row
+from gateway.guarded import for_each
 from gateway.outage import Registered
-from gateway.rates import Rate
-from gateway.registry import Rules
+from gateway.pin_modes import AWAITED_SECONDS, PinModes
+from gateway.pinboard import Pinboard
+from gateway.policies import Policies
+from gateway.policy import UNSET
+from gateway.quotas import Quotas
+from gateway.registration import Rules
 from gateway.robotlink import RobotLink
 from gateway.routing import Lost
 from gateway.settings import Settings
 from gateway.tasks import Tasks
 from gateway.toollink import ToolLink
+from gateway.tools import told
 from gateway.toolsets import Toolsets
 
 logger = logging.getLogger(__name__)
@@ -40,15 +50,20 @@ LINGER_SECONDS = 600.0
 REMEMBER_SECONDS = 62.0
 """Who has a connection looks once a minute whether its row is still there."""
 LOOK_AGAIN_SECONDS = 8.0
+ELSEWHERE_SECONDS = 2.0
+"""For so long the number of its robots on other workers is believed; then the next one shows."""
 
 
 class Agent:
     """One agent, as this worker looks after it."""
 
-    def __init__(self, agent_id: str, calls_per_second: float, dead_workers: Set[str]) -> None:
+    def __init__(self, agent_id: str, dead_workers: Set[str]) -> None:
         self.id = agent_id
+        self.policy = UNSET
+        """What its people have decided, as it is in force here."""
         self.robots: dict[str, RobotLink] = {}
         self.tool_servers: dict[str, ToolLink] = {}
+        self._robots_elsewhere, self._elsewhere_until = 0, 0.0
         self.catalog = Catalog()
         self.facts = Snapshot(0, 0)
         """What the catalog was built from."""
@@ -57,13 +72,12 @@ class Agent:
         self.looks_again_at = 0.0
         """When to look whether they are back, should nobody say so."""
         self.noted = 0
-        """The latest revision that somebody has told of: an agent that has only robots has none to be read."""
+        """The last revision that somebody has told of: an agent that has only robots has none to be read."""
         self.is_loaded = False
         self.is_makeshift = False
         """The catalog is what this worker knows by itself, and the store is still being asked."""
         self.waiting: dict[Call, None] = {}
         """Calls that wait for the catalog, or for their tool server to come back."""
-        self.rate = Rate(calls_per_second)
         self.lost_conns: set[str] = set()
         """Connections of its tool servers that are gone for sure, until their rows say so too."""
         self.lost = Lost(dead_workers, self.lost_conns)
@@ -79,6 +93,13 @@ class Agent:
     def is_current(self) -> bool:
         """Whether nothing is known to be shared that the catalog does not say."""
         return self.changes_read == self.changes_wanted
+
+    def robots_elsewhere(self, now: float) -> int:
+        """How many robots it has on other workers, as far as that is known and not old: 0 otherwise."""
+        return self._robots_elsewhere if now < self._elsewhere_until else 0
+
+    def note_robots_elsewhere(self, count: int, now: float) -> None:
+        self._robots_elsewhere, self._elsewhere_until = count, now + ELSEWHERE_SECONDS
 
     @property
     def present_rows(self) -> list[Row]:
@@ -103,19 +124,28 @@ class Agents:
         *,
         on_catalog: Callable[[Agent], None],
         on_trouble: Callable[[Agent], None],
+        policies: Policies | None = None,
     ) -> None:
         self._settings = settings
         self._backplane = backplane
         self._tasks = tasks
         self._on_catalog = on_catalog
         self._on_trouble = on_trouble
+        self.policies = Policies() if policies is None else policies
+        """To be told of changes, `adopt` has to follow."""
         self._agents: dict[str, Agent] = {}
         self.toolsets = Toolsets(settings.toolset_bytes)
+        self.pinboard = Pinboard()
+        self.pin_modes = PinModes(settings.pins, self.policies)
+        self.quotas = Quotas(settings, backplane, tasks)
+        """What they may spend here."""
         self.rules = Rules(
             hold_ms=round(settings.name_hold_seconds * 1000),
             handshake_ms=round(settings.handshake_seconds * 1000),
             servers_max=settings.servers_per_agent,
             tools_max=settings.tools_per_agent,
+            catalog_bytes=settings.catalog_bytes,
+            tells_alike_apart=settings.pins != "off",
         )
         self.dead_workers: set[str] = set()
         """Workers whose lease was seen to be gone, although rows still name them."""
@@ -133,7 +163,8 @@ class Agents:
         """The agent, looked after from now on."""
         agent = self._agents.get(agent_id)
         if agent is None:
-            agent = self._agents[agent_id] = Agent(agent_id, self._settings.calls_per_second, self.dead_workers)
+            agent = self._agents[agent_id] = Agent(agent_id, self.dead_workers)
+            agent.policy = self.policies.of(agent_id)
         agent.left_at = 0.0
         return agent
 
@@ -164,10 +195,39 @@ class Agents:
             if agent.is_watched:
                 await self._backplane.unwatch(agent.id)
 
+    def rules_of(self, agent_id: str) -> Rules:
+        """The rules of the directory, with what the agent's people have set."""
+        return self.rules.under(self.policies.of(agent_id), has_pins=self.pin_modes.of(agent_id) != "off")
+
+    def adopt(self, names: Set[str] | None) -> None:
+        """The policies of these agents may be others now (None: those of all): they are in force in a moment."""
+        agents = (
+            self._agents.values() if names is None else [self._agents[name] for name in names & self._agents.keys()]
+        )
+        changed = [agent for agent in agents if agent.policy != self.policies.of(agent.id)]
+        for agent in changed:
+            before, agent.policy = agent.policy, self.policies.of(agent.id)
+            if self.pin_modes.begins_to_block(agent.id, before, self._tasks.now()):
+                self._tasks.later(AWAITED_SECONDS, partial(self.refresh, agent))
+            if not agent.robots:  # who comes next reads everything anew
+                agent.changes_wanted += 1
+        if changed:
+            self._tasks.spawn(self._build_anew(changed), "policies")
+
+    async def _build_anew(self, agents: list[Agent]) -> None:
+        for agent in agents:
+            for_each([agent], self._show_again, "building a catalog under another policy")
+            await self._tasks.pause(0)
+
+    def _show_again(self, agent: Agent) -> None:
+        if agent.is_loaded and agent.robots:
+            self._show(agent, replace(agent.facts, now_ms=self._backplane.now_ms))
+
     def note_revision(self, agent_id: str, revision: int) -> None:
         """Somebody says that the agent's facts have reached this revision."""
         agent = self._agents.get(agent_id)
-        if agent is not None and revision > max(agent.catalog.revision, agent.noted):
+        # Another one, not a later one: a number that somebody made up must not hide all that comes.
+        if agent is not None and revision > agent.catalog.revision and revision != agent.noted:
             agent.noted = revision
             self.refresh(agent)
 
@@ -247,7 +307,7 @@ class Agents:
             newcomers,
             worker=self._backplane.worker_id,
             now_ms=self._backplane.now_ms,
-            rules=self.rules,
+            rules=self.rules_of(agent.id),
         )
         if agent.is_loaded and facts.rows == agent.catalog.rows:
             return
@@ -256,7 +316,7 @@ class Agents:
 
     def _show(self, agent: Agent, facts: Snapshot) -> None:
         agent.facts = replace(facts, seen={})
-        before, agent.catalog = agent.catalog, self._build(facts)
+        before, agent.catalog = agent.catalog, self._build(agent, facts)
         if before.pages != agent.catalog.pages:
             self._backplane.meters.catalog_changes_total.add()
         agent.lost_conns &= {row.conn for row in facts.rows.values()}
@@ -283,12 +343,15 @@ class Agents:
         if not agent.is_watched:
             await self._backplane.watch(agent.id)
             agent.is_watched = True
-        snapshot = self._recall(agent, await self._backplane.snapshot(agent.id))
+        stored = await self._backplane.snapshot(agent.id)
+        snapshot = self._recall(agent, self.pinboard.recall(agent.id, stored))
         await self._find_dead(snapshot)
         wanted = {row.toolset for row in snapshot.rows.values() if row.toolset} - self.toolsets.keys()
         if wanted:
             for digest, text in (await self._backplane.toolsets(wanted)).items():
-                self.toolsets.keep(digest, orjson.loads(text), len(text))
+                tools = told(digest, text)
+                if tools is not None:
+                    self.toolsets.keep(digest, tools, len(text))
         agent.changes_read, agent.is_loaded, agent.is_makeshift = changes, True, False
         self._show(agent, snapshot)
 
@@ -320,12 +383,15 @@ class Agents:
             self.dead_workers |= workers - alive
             self.dead_workers -= alive
 
-    def _build(self, snapshot: Snapshot) -> Catalog:
+    def _build(self, agent: Agent, snapshot: Snapshot) -> Catalog:
+        mode = self.pin_modes.of_catalog(agent.id, snapshot, self._tasks.now())
         built = catalogs.build(
             snapshot,
             self.toolsets,
             grace_ms=round(self._settings.grace_seconds * 1000),
             page_bytes=self._settings.result_bytes,
+            policy=agent.policy,
+            blocked=pins.blocked(snapshot, self.toolsets.fingerprints, mode),
         )
         for name in built.omitted:
             logger.warning("tool too large for any list, left out", extra={"event": "tool_omitted", "tool": name})

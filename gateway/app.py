@@ -5,16 +5,19 @@ import socket
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway import admin, intercom, logs
+from gateway.admission import Admission
 from gateway.backplane.base import Backplane
 from gateway.collector import Collector
 from gateway.endpoints import Door, State, routes
 from gateway.instance import OneWorker
+from gateway.origins import Origins
 from gateway.server import Company, serve
 from gateway.settings import Settings
 from gateway.worker import Worker, new_worker_id
@@ -46,10 +49,13 @@ def build(settings: Settings, backplane: Backplane) -> Gateway:
     async def lifespan(_: Starlette) -> AsyncGenerator[State]:
         async with worker.running():
             await worker.opened()
-            yield State(door=Door(settings, worker, instance), meters=worker.meters)
+            admission = Admission(settings, worker)
+            door = Door(settings, worker, instance, admission)
+            yield State(door=door, gate=admission, meters=worker.meters)
 
-    cors = Middleware(CORSMiddleware, allow_origins=list(settings.origins), allow_methods=["GET"])
-    return Gateway(Starlette(routes=routes(), lifespan=lifespan, middleware=[cors]), worker, instance)
+    listed = list(Origins(settings.origins).listed)
+    cors = Middleware(CORSMiddleware, allow_origins=listed, allow_methods=["GET"], allow_headers=["Authorization"])
+    return Gateway(Starlette(routes=routes(settings), lifespan=lifespan, middleware=[cors]), worker, instance)
 
 
 def make_backplane(settings: Settings) -> Backplane:
@@ -57,7 +63,7 @@ def make_backplane(settings: Settings) -> Backplane:
     if not settings.redis_url:
         from gateway.backplane.memory import MemoryBackplane, MemoryStore
 
-        return MemoryBackplane(MemoryStore(), new_worker_id())
+        return MemoryBackplane(MemoryStore(directory=Path(settings.data_dir)), new_worker_id())
     # redis-py takes a while to import; a home needs none of it.
     from gateway.backplane.keys import Lifetimes
     from gateway.backplane.redis import RedisBackplane, RedisOptions
@@ -74,6 +80,8 @@ def make_backplane(settings: Settings) -> Backplane:
         poll_seconds=min(usual.poll_seconds, timeout_seconds / 4),
         lifetimes=lifetimes,
         seen_limit=2 * settings.servers_per_agent,
+        envelope_key=settings.envelope_key,
+        is_bare=settings.call_records == "bare",
     )
     return RedisBackplane(settings.redis_url, new_worker_id(), options)
 

@@ -1,4 +1,4 @@
-"""Tokens: which agent a connection speaks for.
+"""Legacy tokens and keys: which agent a connection speaks for. The signed kind is in `gateway.tokens`.
 
 Theory of operation
 -------------------
@@ -22,8 +22,9 @@ import orjson
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
-TOKEN_CHARS_MAX = 4096  # a token of the longest agent id has some 1500; nothing longer is worth decrypting
+TOKEN_CHARS_MAX = 4096  # a token of the longest agent id has some 1500; nothing longer is worth a key's work
 AGENT_CHARS_MAX = 256
+AGENT_RULE = "智能体编号须为 1 到 256 个可打印字符 / an agent id is 1 to 256 printable characters"
 
 _BLOCK_BYTES = 16
 _KEY_BYTES = 32
@@ -41,7 +42,26 @@ class TokenCause(Enum):
     NOT_JSON = (
         "令牌解开后不是 JSON，多半来自另一个密钥 / the token opens to no JSON; it was probably made with another key"
     )
-    NO_AGENT = "令牌里没有可用的 agentId / the token holds no usable agentId"
+    NO_AGENT = "令牌里没有可用的智能体编号 / the token holds no usable agent id"
+    FOREIGN = (
+        "签名令牌的格式或算法不是本网关的，例如官方云的令牌 / "
+        "a signed token of another form or algorithm than ours, such as the official cloud's"
+    )
+    BAD_SIGNATURE = (
+        "令牌的签名不对：被改动，或没有复制完整 / the token's signature is wrong: altered, or cut when copied"
+    )
+    BAD_CLAIMS = "令牌缺少必需的内容，或内容的类型不对 / the token lacks a claim, or one has a wrong type"
+    EXPIRED = "令牌已过期 / the token has expired"
+    NOT_YET = (
+        "令牌的签发时间在将来：请核对签发它的机器的时钟 / "
+        "the token was issued in the future: check the clock of the machine that issued it"
+    )
+    WRONG_ROLE = "令牌的角色不能用于这个路径 / the token's role is not for this path"
+    WRONG_SERVER = "令牌只用于另一个 server_id / the token is for another server_id only"
+    LEGACY_OFF = (
+        "旧式令牌在这里已停用 / legacy tokens are switched off here (GATEWAY_LEGACY_TOKENS, or the agent's policy)"
+    )
+    REVOKED = "令牌已吊销 / the token is revoked"
 
 
 class TokenProblem(Exception):
@@ -57,18 +77,28 @@ class TokenProblem(Exception):
         return self.cause is TokenCause.EMPTY
 
 
-def verify(token: str, keys: Sequence[str]) -> str:
-    """Return the agent id that the token carries under any of the keys; raise `TokenProblem` if there is none."""
+def check_size(token: str) -> None:
+    """Raise `TokenProblem` where there is no token, or one too long to be worth any work."""
     if not token.strip():
         raise TokenProblem(TokenCause.EMPTY)
     if len(token) > TOKEN_CHARS_MAX:
         raise TokenProblem(TokenCause.TOO_LONG)
+
+
+def verify(token: str, keys: Sequence[str]) -> str:
+    """Return the agent id that the token carries under any of the keys; raise `TokenProblem` if there is none."""
+    return agent_of(token, [cipher(key) for key in keys])
+
+
+def agent_of(token: str, ciphers: Sequence[Cipher[modes.ECB]]) -> str:
+    """As `verify`, with what `cipher` has made of the keys once."""
+    check_size(token)
     sealed = _unspelled(token)
     # A foreign key leaves a valid padding once in 256, so a failure after the decryption may not end the search.
     furthest = TokenCause.NO_KEY_FITS
-    for key in keys:
+    for one in ciphers:
         try:
-            return _agent(_opened(sealed, key))
+            return _agent(_opened(sealed, one))
         except TokenProblem as problem:
             if problem.cause is not TokenCause.NO_KEY_FITS and furthest is not TokenCause.NO_AGENT:
                 furthest = problem.cause
@@ -81,10 +111,10 @@ def issue(agent: str, key: str, *, blanks: int = 0) -> str:
     `blanks` more blanks after the JSON's colon make another token for the same agent (`gateway.urls` needs that).
     """
     if not is_agent_id(agent):
-        raise ValueError("智能体编号须为 1 到 256 个可打印字符 / an agent id is 1 to 256 printable characters")
+        raise ValueError(AGENT_RULE)
     text = b'{"agentId":' + b" " * (1 + blanks) + orjson.dumps(agent) + b"}"
     padder = PKCS7(_BLOCK_BYTES * 8).padder()
-    encryptor = _cipher(key).encryptor()
+    encryptor = cipher(key).encryptor()
     sealed = encryptor.update(padder.update(text) + padder.finalize()) + encryptor.finalize()
     return base64.b64encode(sealed).decode("ascii")
 
@@ -106,6 +136,14 @@ def is_bearer(authorization: str, key: str) -> bool:
     return scheme.lower() == "bearer" and is_key(given.strip(), (key,))
 
 
+def cipher(key: str) -> Cipher[modes.ECB]:
+    """What opens and makes legacy tokens of the key; it may be kept, and used by many at once."""
+    raw = key.encode()
+    if len(raw) not in (16, 24, 32):
+        raw = raw[:_KEY_BYTES].ljust(_KEY_BYTES, b"\0")
+    return Cipher(algorithms.AES(raw), modes.ECB())
+
+
 def _unspelled(token: str) -> bytes:
     text = unquote(token) if "%" in token else token
     text = text.strip("\t\r\n").translate(_SPELLING).rstrip("=")
@@ -118,8 +156,8 @@ def _unspelled(token: str) -> bytes:
     return sealed
 
 
-def _opened(sealed: bytes, key: str) -> bytes:
-    decryptor = _cipher(key).decryptor()
+def _opened(sealed: bytes, one: Cipher[modes.ECB]) -> bytes:
+    decryptor = one.decryptor()
     padded = decryptor.update(sealed) + decryptor.finalize()
     unpadder = PKCS7(_BLOCK_BYTES * 8).unpadder()
     try:
@@ -137,10 +175,3 @@ def _agent(text: bytes) -> str:
     if not isinstance(agent, str) or not is_agent_id(agent):
         raise TokenProblem(TokenCause.NO_AGENT)
     return agent
-
-
-def _cipher(key: str) -> Cipher[modes.ECB]:
-    raw = key.encode()
-    if len(raw) not in (16, 24, 32):
-        raw = raw[:_KEY_BYTES].ljust(_KEY_BYTES, b"\0")
-    return Cipher(algorithms.AES(raw), modes.ECB())

@@ -24,16 +24,12 @@ def show(settings: Settings) -> None:
 def banner(settings: Settings) -> str:
     """Return the text for standard output. It holds the key and a token: it must not go through logging."""
     base = base_of(settings)
-    token = urls.paste_safe_token(urls.SINGLE_MODULE, settings.key[0])
     lines = [
         f"小智 MCP 网关 {__version__} / xiaozhi MCP gateway {__version__}",
         "",
         "  智控台参数 server.mcp_endpoint / the console's parameter server.mcp_endpoint:",
-        f"    {urls.health_url(base, settings.key[0])}",
-        "  单模块部署和桥接（智能体 single_module） / a bridge, or a xiaozhi-server without console (single_module):",
-        f"    {urls.bridge_url(base, token)}",
-        "",
-        "  其他智能体 / for other agents: mcp-gateway token --agent ID",
+        f"    {urls.health_url(base, health_keys(settings)[0])}",
+        *_bridge(base, settings),
         "  请勿泄露以上地址 / keep these URLs to yourself",
     ]
     lines += [f"  ! {warning}" for warning in urls.base_warnings(base)]
@@ -43,6 +39,32 @@ def banner(settings: Settings) -> str:
             "the address is a guess: set GATEWAY_PUBLIC_URL in a container, or if you have a name"
         )
     return "\n".join(lines) + "\n\n"
+
+
+def _bridge(base: str, settings: Settings) -> list[str]:
+    """The URL of the agent that is there without a console; how to make one where legacy tokens don't do for it."""
+    title = (
+        "  单模块部署和桥接（智能体 single_module） / a bridge, or a xiaozhi-server without console (single_module):"
+    )
+    if settings.legacy_tokens == "all":
+        url = urls.bridge_url(base, urls.paste_safe_token(urls.SINGLE_MODULE, settings.key[0]))
+        return [title, f"    {url}", "", "  其他智能体 / for other agents: mcp-gateway token --agent ID"]
+    return [
+        title,
+        f"    旧式令牌已停用 / legacy tokens are switched off: GATEWAY_LEGACY_TOKENS={settings.legacy_tokens}",
+        f"    mcp-gateway token --agent {urls.SINGLE_MODULE} --role mcp | call",
+        "",
+    ]
+
+
+def health_keys(settings: Settings) -> tuple[str, ...]:
+    """What opens the health answer; the first is the one to hand out.
+
+    The server key does, since consoles have nothing else; unless no legacy token counts any more and there is a key of
+    its own: then nobody needs to hand out what signs tokens.
+    """
+    own = (settings.health_key,) if settings.health_key else ()
+    return own if own and settings.legacy_tokens == "none" else (*settings.key, *own)
 
 
 def base_of(settings: Settings) -> str:

@@ -62,6 +62,10 @@ class Call:
     ledger_id: str = ""
     job: "Job | None" = None
     """Its execution, where the tool server is connected to this worker."""
+    timeout_seconds: float = 0.0
+    """Its tool's own; 0: as for any other."""
+    result_bytes: int = 0
+    """How large its tool's result may be; 0: as any other."""
     attempts: int = 0
     nosubs: int = 0
     ids_given: int = 0
@@ -94,10 +98,18 @@ class Call:
     def call_seconds(self) -> float:
         return self.deadline - self.started
 
+    def allow(self, timeout_seconds: float) -> None:
+        """Its tool may take so long, from the beginning and from each progress notification on."""
+        self.timeout_seconds = timeout_seconds
+        self.deadline = self.started + timeout_seconds
+        if not self.is_extendable:
+            self.deadline_max = self.deadline
+
     def extend(self, now: float, call_seconds: float) -> None:
         """Progress was heard: the deadline moves, never back and never past the hard maximum."""
         if self.is_extendable:
-            self.deadline = max(self.deadline, min(now + call_seconds, self.deadline_max))
+            seconds = self.timeout_seconds or call_seconds
+            self.deadline = max(self.deadline, min(now + seconds, self.deadline_max))
 
 
 @dataclass(slots=True, eq=False)
@@ -124,6 +136,8 @@ class Job:
     """The W3C `traceparent` that the tool server is to get in place of the one that came; empty: that one."""
     span: Any = None
     """The tracer's, where there is one."""
+    timeout_seconds: float = 0.0
+    """The tool's own; 0: as for any other."""
 
     @property
     def has_token(self) -> bool:
@@ -132,7 +146,8 @@ class Job:
         return type(meta) is dict and meta.get("progressToken") is not None
 
     def extend(self, now: float, call_seconds: float) -> None:
-        self.deadline = max(self.deadline, min(now + call_seconds, self.deadline_max))
+        seconds = self.timeout_seconds or call_seconds
+        self.deadline = max(self.deadline, min(now + seconds, self.deadline_max))
 
     def may_tell_progress(self, now: float) -> bool:
         """Whether one more progress notification is within bounds; unasked ones only keep deadlines moving."""

@@ -37,6 +37,8 @@ def is_usable(findings: Sequence[Finding]) -> bool:
 def as_text(findings: Sequence[Finding]) -> str:
     """Return one line for each finding, its cure below it, and the verdict."""
     verdict = "可以启动 / ready to start" if is_usable(findings) else "不能启动 / not ready, see FAIL above"
+    if is_usable(findings) and any(finding.level is Level.UNKNOWN for finding in findings):
+        verdict = "就所知可以启动，未知的见上 / ready to start as far as is known, see UNKNOWN above"
     return "\n".join([*as_lines(findings), verdict]) + "\n"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway import __version__
+from gateway import __version__, books_options, pin_options, policy_options, token_options
 from gateway import commands as operators
 from gateway.settings import Settings, env_name, specs
 
@@ -27,6 +27,10 @@ _EXAMPLES = """\
   mcp-gateway serve --workers 4 --redis-url redis://127.0.0.1:6379
                                              四个进程，经 Redis 协作 / four processes that share a Redis
   mcp-gateway token --agent single_module    令牌和网址 / a token, and the URLs to paste
+  mcp-gateway token revoke --agent my-agent  令牌泄露了 / a token has leaked
+  mcp-gateway policy set my-agent tools.deny='delete_*'
+                                             禁用工具 / forbid tools
+  mcp-gateway pins show my-agent             工具的定义变了吗 / have tools' definitions changed?
   mcp-gateway check                          检查配置和 Redis / is everything as it must be?
   mcp-gateway inspect workers                看集群里有什么 / look at the cluster, through Redis
   mcp-gateway inspect agent single_module    为什么工具端未连接 / why is there no tool server?
@@ -84,11 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--workers", help="GATEWAY_WORKERS，进程数 / processes (1; more need Redis)")
     serve.set_defaults(run=_serve)
 
-    token = commands.add_parser("token", parents=[common], help="令牌和网址 / a token and the URLs to paste", **form)
-    token.description = "打印智能体的令牌和网址 / Print an agent's token, and the URLs that people paste."
-    token.add_argument("--agent", required=True, metavar="ID", help="智能体编号 / the agent's id")
-    token.add_argument("--json", action="store_true", help="给机器 / for machines")
-    token.set_defaults(run=_token)
+    token = token_options.add_to(commands, common, form)
+    token.set_defaults(run=_token, parser=token)
 
     check = commands.add_parser("check", parents=[common], help="检查配置和 Redis / check the installation", **form)
     check.description = (
@@ -98,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
 
     operators.add_to(commands, common, form)
+    policy_options.add_to(commands, common, form)
+    pin_options.add_to(commands, common, form)
+    books_options.add_to(commands, common, form)
     return parser
 
 
@@ -133,36 +137,24 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    from gateway import urls
-    from gateway.banner import base_of
+    if getattr(arguments, "operate", ""):
+        return _operate(arguments)
+    if arguments.agent is None:
+        arguments.parser.error("the following arguments are required: --agent")
+    from gateway import issuing
 
     settings, warnings = _load(arguments)
     settings = _with_key(settings)
-    base = base_of(settings)
     try:
-        token = urls.paste_safe_token(arguments.agent, settings.key[0])
+        answer = issuing.issue(settings, arguments)
     except ValueError as error:
-        raise _CannotStart(f"--agent: {error}") from None
-    answer = {
-        "agent": arguments.agent,
-        "token": token,
-        "bridge_url": urls.bridge_url(base, token),
-        "robot_url": urls.robot_url(base, token),
-        "health_url": urls.health_url(base, settings.key[0]),
-    }
-    for warning in dict.fromkeys([*warnings, *urls.base_warnings(base)]):
+        raise _CannotStart(str(error)) from None
+    for warning in dict.fromkeys([*warnings, *issuing.warnings(settings, answer)]):
         sys.stderr.write(f"! {warning}\n")
     if arguments.json:
         _write_json(answer)
-        return 0
-    sys.stdout.write(
-        f"智能体 / agent: {answer['agent']}\n"
-        f"令牌 / token:\n  {answer['token']}\n"
-        f"工具服务器和桥接，单模块的 mcp_endpoint / tool servers and bridges, and mcp_endpoint of a single module:\n"
-        f"  {answer['bridge_url']}\n"
-        f"小智端 / robots:\n  {answer['robot_url']}\n"
-        f"智控台参数 server.mcp_endpoint / the console's parameter server.mcp_endpoint:\n  {answer['health_url']}\n"
-    )
+    else:
+        sys.stdout.write(issuing.as_text(answer))
     return 0
 
 
@@ -187,7 +179,9 @@ def _operate(arguments: argparse.Namespace) -> int:
     from gateway.operating import CannotOperate
 
     # With Redis a key is demanded of who serves; who only looks needs none, and need not be told it.
-    settings, warnings = _load(arguments, GATEWAY_KEY=_NO_KEY)
+    needs_key = getattr(arguments, "needs_key", False) or bool(getattr(arguments, "token", ""))
+    settings, warnings = _load(arguments) if needs_key else _load(arguments, GATEWAY_KEY=_NO_KEY)
+    settings = _with_kept_key(settings) if needs_key else settings
     for warning in warnings:
         sys.stderr.write(f"! {warning}\n")
     try:
@@ -238,6 +232,22 @@ def _with_key(settings: Settings) -> Settings:
     if is_new:
         sys.stderr.write(f"已生成密钥，保存在 {directory} / a key was generated and is kept in {directory}\n")
     return dataclasses.replace(settings, key=(key,))
+
+
+def _with_kept_key(settings: Settings) -> Settings:
+    """As `_with_key`, for who looks at what was made with the key: none is made for that."""
+    from gateway import keyfile
+
+    try:
+        key = settings.key[0] if settings.key else keyfile.read(Path(settings.data_dir))
+    except keyfile.KeyFileError as error:
+        raise _CannotStart(str(error)) from None
+    if not key:
+        raise _CannotStart(
+            f"没有密钥：{settings.data_dir} 里没有，GATEWAY_KEY 也没有设置。请在网关的目录里运行，或设置 GATEWAY_KEY / "
+            f"there is no key in {settings.data_dir}, and GATEWAY_KEY is not set: run this where the gateway runs"
+        )
+    return settings if settings.key else dataclasses.replace(settings, key=(key,))
 
 
 def _write_json(value: dict[str, Any]) -> None:

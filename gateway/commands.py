@@ -15,9 +15,10 @@ _NOUNS = {
     "tools": "一个智能体的工具名 / the tool names of one agent, and who holds them",
     "calls": "正在执行的调用 / calls in flight",
     "events": "最近发生了什么 / what happened lately",
+    "audit": "审计：握手、调用、变更 / the audit: handshakes, calls, changes",
 }
 _OF_ONE_AGENT = ("agent", "tools")
-_BY_AGENT = ("servers", "robots", "calls", "events")
+_BY_AGENT = ("servers", "robots", "calls", "events", "audit")
 
 _INSPECT = """\
 从 Redis 里看集群，只读；工作进程全部停了也能用。
@@ -42,7 +43,7 @@ Examines the cluster: a verdict, the cause and the next step for each; exits 0 w
   mcp-gateway doctor --json | jq '.findings[] | select(.level != "OK")'
 
 有可疑之处时过几秒再看一次，只报告两次都在的 / what looks bad is looked at again seconds later; what stays is told.
-没有的权限记为“未检查”，用户见 docs/redis.md 的 Rights / without a right: not checked; docs/redis.md, Rights
+没有权限看的记为“未知” UNKNOWN，用户见 docs/redis.md 的 Rights / without a right: UNKNOWN; docs/redis.md, Rights
 GATEWAY_REDIS_URL、GATEWAY_REDIS_PREFIX 和各项上限与网关相同 / set them, and limits, as for the gateway"""
 
 _DRAIN = """\

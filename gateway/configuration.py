@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 from dotenv.parser import parse_stream
 
 from gateway import legacy_config
+from gateway.declared import Kind, Spec, written
 from gateway.quantities import parse_count, parse_seconds, parse_share, parse_size
 from gateway.redaction import redact
-from gateway.setting_rules import broken_rules
-from gateway.settings import ENV_PREFIX, Kind, Settings, Spec, env_name, specs, written
+from gateway.setting_rules import UNSIGNED, broken_rules
+from gateway.settings import ENV_PREFIX, Settings, env_name, specs
 from gateway.urls import CONSOLE_CUTS_AT, base_warnings, public_url_problem
 
 _KEY_CHARS_ADVISED = 16
@@ -283,5 +284,10 @@ def _advice(settings: Settings, given: Mapping[str, _Given]) -> list[str]:
         advice.append(
             f"{given['key'].where}: 密钥太短，容易被猜到；至少 {_KEY_CHARS_ADVISED} 个字符 / "
             f"the key is short and easily guessed; use {_KEY_CHARS_ADVISED} characters or more"
+        )
+    if UNSIGNED in settings.envelope_key:
+        advice.append(
+            f"{given['envelope_key'].where}: 含有 unsigned：能写 Redis 的人仍可伪造消息；所有进程都签名后请去掉 / "
+            "has `unsigned` in it: whoever can write to Redis still forges messages; take it out once all workers sign"
         )
     return advice

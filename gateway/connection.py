@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from gateway.credential import Credential
+
 
 class Wire(Protocol):
     """What a connection may do to its socket. `gateway.wire` puts it into `scope["extensions"]["gateway.wire"]`."""
@@ -13,8 +15,9 @@ class Wire(Protocol):
         """Let every whole message (text or binary, fragments joined, not decoded) go straight to `on_frame`.
 
         Comes after the ASGI accept, else RuntimeError. `on_frame` is called synchronously, never from within attach,
-        and reading is never paused. A message above `max_bytes` closes the connection with 1009; an exception out of
-        `on_frame` is logged and closes it with 1011. Called again, it replaces what was attached.
+        and reading is never paused but to keep to `connection_rate_bytes`. A message above `max_bytes` closes the
+        connection with 1009; an exception out of `on_frame` is logged and closes it with 1011. Called again, it
+        replaces what was attached.
         """
         ...
 
@@ -24,6 +27,10 @@ class Wire(Protocol):
         False if the socket is closed or closing, and if it had to be dropped because more than the outbox bound was
         waiting unread (then `is_slow` is True). True promises only that the frame is on its way.
         """
+        ...
+
+    def answer(self, text: bytes) -> bool:
+        """As `send`, for what the peer asked of the gateway itself: one that reads no such answer is dropped sooner."""
         ...
 
     def close(self, code: int, reason: str) -> None:
@@ -64,7 +71,10 @@ class Connection:
     kind: Kind
     agent: str
     wire: Wire
+    credential: Credential
+    """What it came in with; its agent is `agent`."""
     address: str
+    """Where the peer is, seen past the proxies that are trusted (`gateway.sources`)."""
     opened_ms: int
     server_id: str = ""
-    """What a tool server asked to be called; empty: the gateway chooses."""
+    """What a tool server asked to be called, or its token claims; empty: the gateway chooses."""

@@ -6,8 +6,11 @@ A call is on its way from `dispatch` until the desk has ended it (`forget`). The
 envelopes of the other worker may come in any order; whichever ends the call first wins. Each attempt has an id of its
 own in the ledger, since a worker never takes an id twice, nor one that it has said it never saw.
 
-Where a dispatch may or may not have left, or a record is gone, the owner is asked (`query`). One that has never seen
-the call refuses it from then on, so that it may be sent anew.
+Where a dispatch may or may not have left, or a record is gone or tells nothing, the owner is asked (`query`). One that
+has never seen the call refuses it from then on, so that it may be sent anew. One that has ended it (`over`) has told so
+before: what was not heard is on record, or lost.
+
+Only the worker that a call was dispatched to is believed about it.
 
 `executed: false` is said only where the ledger or the other worker says so: the dispatch was refused or nobody heard
 it, or it came back (`nack`) before it reached the tool server.
@@ -15,11 +18,12 @@ it, or it came back (`nack`) before it reached the tool server.
 
 import math
 import random
+from contextlib import suppress
 from typing import Any, Protocol
 
 from gateway import errors, jsonrpc, routing
-from gateway.backplane.base import Backplane, Dispatch, Record, Verdict
-from gateway.backplane.envelope import Envelope, decode
+from gateway.backplane.base import Backplane, BackplaneUnavailable, Dispatch, Record, Verdict
+from gateway.backplane.envelope import Envelope, EnvelopeError, decode
 from gateway.calls import Call, Stage
 from gateway.errors import Failure
 from gateway.jsonrpc import Notification, Response
@@ -179,8 +183,8 @@ class Courier:
     def on_envelope(self, envelope: Envelope, sender: Sender) -> None:
         """A `res`, `nack`, `note` or `status` about one of our calls."""
         call = self._calls.get(envelope.id)
-        if call is None:
-            return  # it has ended already
+        if call is None or envelope.sender != call.worker:
+            return  # it has ended already, or is none of his business
         match envelope.type:
             case "res":
                 self._on_result(call, envelope.body, sender)
@@ -195,10 +199,22 @@ class Courier:
 
     def _on_status(self, call: Call, reason: str, sender: Sender) -> None:
         self._unsure.pop(call.ledger_id, None)
-        if reason == "unseen" and call.stage is Stage.SENT:
+        if reason == "unseen":
             # The owner will not run it any more, so it may be sent anew.
             self._unsend(call)
             sender.place_again(call)
+        elif reason == "over":
+            self._tasks.spawn(self._look_for_end(call, sender), f"answer of {call.ledger_id}")
+
+    async def _look_for_end(self, call: Call, sender: Sender) -> None:
+        """The owner has answered, and that was not heard: it is on record, or lost."""
+        try:
+            await self._catch_up([call], sender)
+        except BackplaneUnavailable:
+            self._find_out(call)
+            return
+        if self._calls.get(call.ledger_id) is call:
+            sender.fail(call, errors.answer_lost(call.server_id))
 
     def _on_result(self, call: Call, body: bytes, sender: Sender) -> None:
         message = jsonrpc.parse(body)
@@ -249,14 +265,12 @@ class Courier:
                 self._on_record(call, record, sender)
 
     def _on_record(self, call: Call, record: Record | None, sender: Sender) -> None:
+        for envelope in _answers(record):
+            self._meters.calls_recovered_total.add("robot")
+            self.on_envelope(envelope, sender)
         if record is None:
             self._ask(call)
-            self._find_out(call)
-        elif record.state == "answered":
-            self._meters.calls_recovered_total.add("robot")
-            for envelope in decode(record.result):
-                self.on_envelope(envelope, sender)
-        else:
+        if self._calls.get(call.ledger_id) is call:
             self._find_out(call)  # its end may be known to the owner, and not have been written down
 
     def _find_out(self, call: Call) -> None:
@@ -276,6 +290,15 @@ class Courier:
 
     def _ask(self, call: Call) -> None:
         self._backplane.send(call.worker, Envelope("query", id=call.ledger_id, conn=call.conn))
+
+
+def _answers(record: Record | None) -> list[Envelope]:
+    """What the record holds of the answer; nothing where it is not there, kept bare, or somebody's forgery."""
+    if record is None or record.state != "answered":
+        return []
+    with suppress(EnvelopeError):
+        return list(decode(record.result))
+    return []
 
 
 def _failure(call: Call, reason: str) -> Failure:

@@ -8,10 +8,13 @@ it comes back to `_end`, which gives up the robot to be answered once; a second 
 
 Three nets under a call that is away: nobody subscribed (milliseconds), the owner's lease lost, its own deadline
 (`tick`). A call that waits or is parked has not been sent, so its deadline ends it with `executed: false`.
+
+What the agent's policy forbids is in the catalog, and each placing looks there: also that of a call that has waited.
 """
 
-import random
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from gateway import errors, jsonrpc, results, routing
@@ -19,18 +22,22 @@ from gateway.agents import Agent, Agents
 from gateway.backplane.base import Backplane
 from gateway.backplane.envelope import Envelope
 from gateway.calls import Call, Deadlines, Job, Stage
-from gateway.courier import ROOM_PAUSE_SECONDS, Courier
+from gateway.catalog import UNBOUND, Bounds, Route
+from gateway.courier import Courier
 from gateway.errors import Failure
 from gateway.guarded import for_each
 from gateway.hub import Hub
 from gateway.jsonrpc import RpcId
+from gateway.porter import Porter
 from gateway.robotlink import RobotLink
 from gateway.robotsession import RouteCall
-from gateway.routing import Deliver, Park, Refuse
+from gateway.routing import Decision, Deliver, Park, Refuse
 from gateway.settings import Settings
 from gateway.tasks import Tasks
 from gateway.trail import Trail
 
+XIAOZHI_SECONDS_MAX = 27.0
+"""No tool's timeout goes beyond that for a robot which gives up at 30 s by itself."""
 PARK_MARGIN_SECONDS = 1.0
 """A parked call is given up this long before its deadline: there must be time left to run it."""
 
@@ -47,6 +54,7 @@ class Desk:
         self._agents = agents
         self._tasks = tasks
         self._trail = trail
+        self._porter = Porter(settings, backplane, hub, tasks, trail)
         self._courier = Courier(settings, backplane, tasks, agents.dead_workers, trail)
         self._grace_ms = round(settings.grace_seconds * 1000)
         self._id_prefix = backplane.worker_id.rpartition("-")[2]
@@ -96,7 +104,7 @@ class Desk:
         )
         if self._trail.is_tracing:
             self._trail.began(call)
-        refusal = self._refusal(robot, agent, len(frame), now)
+        refusal = self._refusal(robot, agent, call, now)
         if refusal is not None:
             robot.fail(asked.id, refusal, call.id)
             self._trail.failed(call, refusal, now)
@@ -108,17 +116,19 @@ class Desk:
         self._deadlines.add(call)
         self._place(call, agent, now)
 
-    def _refusal(self, robot: RobotLink, agent: Agent, size_bytes: int, now: float) -> Failure | None:
+    def _refusal(self, robot: RobotLink, agent: Agent, call: Call, now: float) -> Failure | None:
         if self._is_closed:
             return errors.shutting_down()
         if len(robot.calls) >= self._settings.calls_per_connection:
             return errors.overloaded(f"GATEWAY_CALLS_PER_CONNECTION={self._settings.calls_per_connection}")
         if self.open_calls >= self._settings.calls_per_worker:
             return errors.overloaded(f"GATEWAY_CALLS_PER_WORKER={self._settings.calls_per_worker}")
-        if self._open_bytes + size_bytes > self._settings.calls_bytes:
+        if self._open_bytes + len(call.frame) > self._settings.calls_bytes:
             return errors.overloaded(f"GATEWAY_CALLS_BYTES={self._settings.calls_bytes}")
-        if not agent.rate.take(now):
-            return errors.overloaded(f"GATEWAY_CALLS_PER_SECOND={self._settings.calls_per_second:g}")
+        route = agent.catalog.routes.get(call.name)
+        wait_seconds = self._agents.quotas.take_call(agent, "" if route is None else route.server_id, now)
+        if wait_seconds is not None:
+            return errors.over_quota(self._agents.quotas.call_limits(agent.policy), wait_seconds)
         return None
 
     def _place(self, call: Call, agent: Agent, now: float) -> None:
@@ -133,56 +143,43 @@ class Desk:
             grace_ms=self._grace_ms,
             lost=agent.lost,
         )
+        if agent.catalog.bounds and not self._bound(call, agent.catalog.bounds, decision, now):
+            return
         match decision:
             case Deliver(route, worker, conn, epoch):
                 call.route, call.worker, call.conn, call.epoch = route, worker, conn, epoch
                 if worker == self._backplane.worker_id:
-                    self._run_here(call, agent, now)
+                    self._porter.run(call, self, now)
                 else:
                     self._courier.dispatch(call, self)
             case Park(route):
                 call.route = route
-                self._park(call, agent, now)
+                self.park(call, now)
             case Refuse() if agent.is_makeshift:
                 agent.waiting[call] = None
             case Refuse(failure):
                 self.fail(call, failure)
 
-    def _run_here(self, call: Call, agent: Agent, now: float) -> None:
-        link = self._hub.tool_servers.get(call.conn)
-        is_full = link is not None and link.load >= self._settings.calls_per_connection
-        if link is None or link.cause or (is_full and link.is_leaving):
-            self._park(call, agent, now)
-            return
-        if is_full and now < call.parked_until:
-            # It has waited for this tool server together with many others: they go out as there is room.
-            self._tasks.later(random.uniform(0.5, 1.5) * ROOM_PAUSE_SECONDS, lambda: self.place_again(call))
-            return
-        if is_full:
-            limit = f"GATEWAY_CALLS_PER_CONNECTION={self._settings.calls_per_connection}"
-            self.fail(call, errors.overloaded(limit))
-            return
-        if call.parked_at:
-            self._trail.unparked(call, now)
-        call.stage = Stage.SENT
-        call.job = Job(
-            call_id=call.new_ledger_id(),
-            agent=call.agent,
-            tool=call.original,
-            params=call.params,
-            started=now,
-            deadline=call.deadline,
-            deadline_max=call.deadline_max,
-            caller=self,
-            call=call,
-        )
-        if self._trail.is_tracing:
-            self._trail.started(call.job, "")
-        failure = link.run(call.job)
-        if failure is not None:
-            self.fail(call, failure)
+    def _bound(self, call: Call, bounds: Mapping[Route, Bounds], decision: Decision, now: float) -> bool:
+        """Give the call what its tool may have of time and bytes. False: its time is over, and it has ended."""
+        if isinstance(decision, Refuse):
+            return True
+        mine = bounds.get(decision.route, UNBOUND)
+        call.result_bytes = min(mine.result_bytes or 0, self._settings.result_bytes)
+        if mine.timeout_seconds is not None:
+            seconds_max = self._settings.call_max_seconds if call.is_extendable else XIAOZHI_SECONDS_MAX
+            self._deadlines.discard(call)
+            call.allow(min(mine.timeout_seconds, seconds_max))
+            self._deadlines.add(call)
+        if call.deadline <= now:
+            self.fail(call, errors.not_sent_in_time(call.call_seconds))
+        return not call.is_done
 
-    def _park(self, call: Call, agent: Agent, now: float) -> None:
+    def park(self, call: Call, now: float) -> None:
+        """Let the call wait for its tool server, for a while."""
+        agent = self._agents.get(call.agent)
+        if agent is None:
+            return
         if not call.parked_until:
             call.parked_until = min(now + self._settings.park_seconds, call.deadline - PARK_MARGIN_SECONDS)
         call.stage = Stage.PARKED
@@ -236,12 +233,12 @@ class Desk:
     # What becomes of a call
 
     def on_answer(self, job: Job, message: dict[str, Any], frame: bytes) -> None:
-        self._forget_record(job)
+        self._porter.forget_record(job)
         if job.call is not None:
             self.answer(job.call, message)
 
     def on_lost(self, job: Job) -> None:
-        self._forget_record(job)
+        self._porter.forget_record(job)
         if job.call is not None:
             self.fail(job.call, errors.lost_in_call(job.call.server_id))
 
@@ -273,13 +270,17 @@ class Desk:
         if type(value) is not bool and value > call.last_progress:
             call.last_progress = value
             with suppress(jsonrpc.Undumpable):  # nested too deep to be told; the deadline has moved all the same
-                robot.send(results.progress_frame(call.progress_token, params, robot.limit_bytes))
+                limit_bytes = call.result_bytes or robot.limit_bytes
+                robot.send(results.progress_frame(call.progress_token, params, limit_bytes))
 
     def answer(self, call: Call, message: dict[str, Any]) -> None:
         """End the call with its tool server's response."""
         robot = self._end(call)
         if robot is not None:
-            frame = results.answer(call.rpc_id, message, robot.shape)
+            shape = robot.shape
+            if call.result_bytes:
+                shape = replace(shape, limit_bytes=call.result_bytes)
+            frame = results.answer(call.rpc_id, message, shape)
             robot.send(frame)
             self._trail.answered(call, message, len(frame), self._tasks.now())
             self._after_answer(robot, call.rpc_id)
@@ -322,10 +323,6 @@ class Desk:
         if robot.is_leaving:
             robot.leave_if_idle()
 
-    def _forget_record(self, job: Job) -> None:
-        if job.is_recorded:
-            self._backplane.forget_local([job.call_id])
-
     # A call is given up
 
     def cancel(self, robot: RobotLink, rpc_id: RpcId, reason: str) -> None:
@@ -347,6 +344,7 @@ class Desk:
         self._is_closed = True
         calls = [call for robot in self._hub.robots.values() for call in robot.calls]
         for_each(calls, self._stop, "ending a call of a stopping worker")
+        self._trail.tick(self._tasks.now(), at_once=True)
 
     def _stop(self, call: Call) -> None:
         is_sent = call.stage in (Stage.SENT, Stage.DISPATCHED)
@@ -358,6 +356,7 @@ class Desk:
         for_each(self._deadlines.due(now), self._end_late, "ending a call at its deadline")
         parked = [call for call in self._parked if call.parked_until <= now]
         for_each(parked, self._end_parked, "ending a parked call")
+        self._trail.tick(now)
 
     def _end_late(self, call: Call) -> None:
         seconds = call.call_seconds
@@ -378,10 +377,7 @@ class Desk:
         if call.job is None:
             self._courier.withdraw(call, reason)
             return
-        link = self._hub.tool_servers.get(call.conn)
-        if link is not None:
-            link.cancel(call.job, reason)
-        self._forget_record(call.job)
+        self._porter.withdraw(call.job, call.conn, reason)
 
     # Other workers
 

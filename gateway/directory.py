@@ -1,6 +1,7 @@
 """The facts that workers share about one agent's tool servers, as plain values."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 State = Literal["handshake", "up", "offline"]
@@ -26,6 +27,8 @@ class Row:
     offline_since: int = 0
     cause: str = ""
     takeovers: tuple[int, ...] = ()
+    toolset_bytes: int = 0
+    """The size of its tool set's JSON text; 0 where an older worker has registered it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +52,36 @@ class Seen:
     """What went wrong last in a handshake, or with its list."""
     failed: int = 0
     """When that was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """What a tool server's tools were when they were first seen, or last approved: never more than people know of.
+
+    `tools` and `offered` map a tool (`pins.pin_key`) to its fingerprint, as `gateway.pins` makes it.
+    """
+
+    since: int = 0
+    """When its first list was pinned; 0: nothing is pinned, it was forgotten by hand."""
+    decided: int = 0
+    """When somebody approved or forgot something last; 0: never."""
+    tools: Mapping[str, str] = field(default_factory=dict)
+    offered: Mapping[str, str] = field(default_factory=dict)
+    """Of the list that it has now: what is not as it is pinned, or not pinned at all. Waits for approval."""
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether this only says that there are none any more: its next list is pinned as its first."""
+        return self.since == 0
+
+    def outranks(self, other: "Pins") -> bool:
+        """Whether this is to be believed rather than `other`, of the same tool server.
+
+        What people decided later goes before what they decided earlier. Where nobody decided anything since, the
+        older pins are right: newer ones can only have been made by somebody who did not know them.
+        """
+        if self.decided != other.decided:
+            return self.decided > other.decided
+        if self.since == other.since:
+            return False
+        return other.is_forgotten or 0 < self.since < other.since

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 It looks once; if a rule finds anything worse than a note, it looks again a little later and believes what both looks
 have found, since a cluster that works is never still. Each rule gives one finding, an OK where all is well. What could
-not be looked at for want of a right is a note with the command to run by hand.
+not be looked at for want of a right is UNKNOWN, with the command that grants it.
 """
 
 import asyncio
@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from gateway.backplane.facts import ClusterFacts
 from gateway.backplane.redis.examination import examine, server_settings
+from gateway.backplane.redis.reading import Refused
+from gateway.backplane.redis.window import Window
 from gateway.doctor_rules import RULES, Symptom
 from gateway.finding import Finding, Level
 from gateway.operating import CannotOperate, window_into
@@ -141,7 +143,10 @@ async def diagnose(
     """Return the verdicts, one or more for each rule. What keeps from looking at all is a FAIL."""
     try:
         async with window_into(settings) as window:
-            facts = await examine(window, keys_max)
+            try:
+                facts = await examine(window, keys_max)
+            except Refused as refused:
+                return [_unreadable(window, refused)]
             found = symptoms(facts, settings)
             if any(one.level in (Level.WARN, Level.FAIL) for several in found.values() for one in several):
                 await asyncio.sleep(settle_seconds)
@@ -152,6 +157,14 @@ async def diagnose(
         if not settings.redis_url:
             raise
         return [Finding(Level.FAIL, "Redis", str(error).replace("\n", " "))]
+
+
+def _unreadable(window: Window, refused: Refused) -> Finding:
+    """Nothing can be said of a cluster that the user may not read."""
+    text = f"未知：此用户不能读 / unknown: this user may not read the cluster ({refused.command})"
+    rights = (f"~{window.keys.prefix}*", "+@read", "+@connection", "-@dangerous", "+pubsub", "+time", "+client|list")
+    grant = window.reader.primaries[0].server.grant(*rights)
+    return Finding(Level.UNKNOWN, "集群 cluster", text, f"授权 / grant: {grant}；docs/redis.md, Rights")
 
 
 def symptoms(facts: ClusterFacts, settings: Settings) -> dict[str, list[Symptom]]:
@@ -180,12 +193,12 @@ def verdicts(found: Mapping[str, Sequence[Symptom]], facts: ClusterFacts) -> lis
             findings.append(Finding(Level.OK, words.subject, "正常 / fine"))
     findings += [
         Finding(
-            Level.NOTE,
+            Level.UNKNOWN,
             WORDS[name].subject,
-            "未检查（没有权限） / not checked, the user may not",
-            f"请手动查看 / look by hand: {by_hand}",
+            "未知（没有权限，或没有回答） / unknown: the user may not look, or there was no answer",
+            cure,
         )
-        for name, by_hand in facts.unread.items()
+        for name, cure in facts.unread.items()
     ]
     return findings
 

@@ -224,8 +224,8 @@ def _loads(agent: AgentFacts, settings: Settings) -> Iterator[tuple[str, int, in
     up = [row for row in agent.rows.values() if row.state == "up"]
     yield "GATEWAY_SERVERS_PER_AGENT", len(up), settings.servers_per_agent
     yield "GATEWAY_TOOLS_PER_AGENT", sum(row.tools for row in up), settings.tools_per_agent
-    here = Counter(row.worker for row in agent.robots.values())
-    yield "GATEWAY_ROBOTS_PER_AGENT", max(here.values(), default=0), settings.robots_per_agent
+    yield "GATEWAY_CATALOG_BYTES", sum(row.toolset_bytes for row in up), settings.catalog_bytes
+    yield "GATEWAY_ROBOTS_PER_AGENT", len(agent.robots), settings.robots_per_agent
 
 
 RULES: Mapping[str, Rule] = {

@@ -1,7 +1,9 @@
 """The gateway's paths: from an ASGI scope to an accepted connection, or to an answer.
 
-A token is checked before the WebSocket handshake is answered: 400 without one, 401 for a bad one. A bridge that is
-accepted and then closed knocks for ever (`xiaozhi-ecosystem.md` §2.3). What exactly is wrong is for the log alone.
+Who may come in has been decided before a WebSocket's scope exists (`gateway.admission`). Every path has a credential
+of its own, and none opens another: tokens the WebSockets and the status of their agent, GATEWAY_KEY and
+GATEWAY_HEALTH_KEY the health answer, GATEWAY_ADMIN_KEY the drain, GATEWAY_METRICS_KEY the metrics. A path that is
+switched off is not there at all: it gets the answer of any path that never was.
 """
 
 import logging
@@ -15,136 +17,87 @@ from starlette.websockets import WebSocket
 
 from gateway import __version__, health
 from gateway.admin import drain_answer, key_needed
-from gateway.auth import TokenProblem, is_bearer, is_key, verify
+from gateway.admission import Admission, Visit
+from gateway.auth import is_bearer, is_key
 from gateway.backplane.base import BackplaneUnavailable
+from gateway.banner import health_keys
 from gateway.connection import Connection, Kind
 from gateway.enquiry import Enquiries, TooOften
 from gateway.errors import Code
-from gateway.instance import why_unready
+from gateway.intake import VISIT
+from gateway.knock import bearer
 from gateway.meters import Meters
 from gateway.probes import Instance
 from gateway.rates import Rate
+from gateway.refused import RETRY_SECONDS, RefusalLog, Refused
 from gateway.settings import Settings
+from gateway.wire import WIRE
 from gateway.worker import Worker
 
 logger = logging.getLogger(__name__)
 
-SERVER_ID_CHARS_MAX = 64
-RETRY_SECONDS = 5
 STATUS_PER_SECOND = 50
 """Enquiries that one worker answers; each asks the store three things."""
 SUBPROTOCOL = "mcp"
 
 
 class State(TypedDict):
-    """What the lifespan gives to every request."""
+    """What the lifespan gives to every request, and to `gateway.intake`."""
 
     door: "Door"
+    gate: Admission
     meters: Meters
 
 
-class Refused(Exception):
-    """The handshake is answered with an HTTP status instead of an upgrade. `cause` is for the log alone.
-
-    `kind` is the word under which it is counted (`meters.REFUSALS`).
-    """
-
-    def __init__(self, status: int, kind: str, text: str, cause: str = "") -> None:
-        super().__init__(text)
-        self.status = status
-        self.kind = kind
-        self.text = text
-        self.cause = cause or text
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Retry-After": str(RETRY_SECONDS)} if self.status == 503 else {}
-
-
 class Door:
-    """Who may come in, and what passers-by are told."""
+    """Lets those in who may come in, and answers passers-by."""
 
-    def __init__(self, settings: Settings, worker: Worker, instance: Instance) -> None:
+    def __init__(self, settings: Settings, worker: Worker, instance: Instance, admission: Admission) -> None:
         self._settings = settings
         self._worker = worker
         self._instance = instance
-        self._rate = Rate(settings.handshakes_per_second)
+        self._admission = admission
         self._status_rate = Rate(STATUS_PER_SECOND)
-        self._enquiries = Enquiries(worker.backplane, worker.agents, grace_seconds=settings.grace_seconds)
+        self._enquiries = Enquiries(
+            worker.backplane, worker.agents, grace_seconds=settings.grace_seconds, pins=settings.pins
+        )
+        self._health_keys = health_keys(settings)
+        self._refusal_log = RefusalLog(logger)
 
     # WebSocket
 
-    async def serve(self, websocket: WebSocket[State], kind: Kind) -> None:
+    async def serve(self, websocket: WebSocket[State]) -> None:
         """One connection, from its handshake to its end."""
+        visit: Visit = websocket.scope["extensions"][VISIT]
         try:
-            connection = self._admit(websocket, kind)
+            self._admission.check_room(visit)
         except Refused as refused:
-            self._worker.meters.handshakes_refused_total.add(refused.kind)
-            self._log_refused(websocket, kind, refused)
-            await websocket.send_denial_response(PlainTextResponse(refused.text, refused.status, refused.headers))
+            await self._turn_away(websocket, refused)
             return
         offered = websocket.scope["subprotocols"]
         await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
-        if kind is Kind.TOOL_SERVER:
+        connection = Connection(
+            id=self._worker.new_connection_id(),
+            kind=visit.kind,
+            agent=visit.credential.agent,
+            wire=websocket.scope["extensions"][WIRE],
+            credential=visit.credential,
+            address=visit.source,
+            opened_ms=self._worker.backplane.now_ms,
+            server_id=visit.server_id,
+        )
+        self._admission.note_accepted(visit, connection.id)
+        if visit.kind is Kind.TOOL_SERVER:
             await self._serve_tool_server(websocket, connection)
         else:
             await self._serve_robot(websocket, connection)
 
-    def _admit(self, websocket: WebSocket[State], kind: Kind) -> Connection:
-        self._check_room()
-        agent = self._agent(websocket.query_params.get("token", ""))
-        self._check_agent_room(agent, kind)
-        return Connection(
-            id=self._worker.new_connection_id(),
-            kind=kind,
-            agent=agent,
-            wire=websocket.scope["extensions"]["gateway.wire"],
-            address=_address(websocket),
-            opened_ms=self._worker.backplane.now_ms,
-            server_id=self._server_id(websocket) if kind is Kind.TOOL_SERVER else "",
-        )
-
-    def _check_room(self) -> None:
-        worker = self._worker
-        if not worker.is_ready:
-            kind = "not_ready" if worker.state in ("up", "starting") else "draining"
-            raise Refused(503, kind, "网关未就绪 / the gateway is not ready", why_unready(worker))
-        if len(worker.hub) >= self._settings.connections:
-            limit = f"GATEWAY_CONNECTIONS={self._settings.connections}"
-            raise Refused(503, "full", "网关已满 / the gateway is full", limit)
-        if not self._rate.take(worker.now()):
-            limit = f"GATEWAY_HANDSHAKES_PER_SECOND={self._settings.handshakes_per_second}"
-            raise Refused(503, "rate", "握手过于频繁 / too many handshakes", limit)
-
-    def _agent(self, token: str) -> str:
-        try:
-            return verify(token, self._settings.key)
-        except TokenProblem as problem:
-            if problem.is_missing:
-                raise Refused(400, "no_token", "缺少令牌 / Missing token", problem.cause.value) from None
-            raise Refused(401, "bad_token", "令牌无效 / Invalid token", problem.cause.value) from None
-
-    def _check_agent_room(self, agent_id: str, kind: Kind) -> None:
-        agent = self._worker.agents.get(agent_id)
-        if agent is None:
-            return
-        if kind is Kind.ROBOT and len(agent.robots) >= self._settings.robots_per_agent:
-            limit = f"GATEWAY_ROBOTS_PER_AGENT={self._settings.robots_per_agent}"
-            raise Refused(503, "agent_full", "该智能体的连接已满 / this agent has too many connections", limit)
-        # A few more than may register: those that replace others are on their way out.
-        if kind is Kind.TOOL_SERVER and len(agent.tool_servers) >= 2 * self._settings.servers_per_agent:
-            limit = f"GATEWAY_SERVERS_PER_AGENT={self._settings.servers_per_agent}"
-            raise Refused(503, "agent_full", "该智能体的连接已满 / this agent has too many connections", limit)
-
-    def _server_id(self, websocket: WebSocket[State]) -> str:
-        server_id = websocket.query_params.get("server_id", "").strip()
-        if len(server_id) > SERVER_ID_CHARS_MAX or not server_id.isprintable() or server_id.startswith("~"):
-            raise Refused(
-                400,
-                "bad_server_id",
-                "server_id 须为至多 64 个可打印字符，不以 ~ 开头 / at most 64 printable characters, the first no ~",
-            )
-        return server_id
+    async def _turn_away(self, websocket: WebSocket[State], refused: Refused) -> None:
+        """Others have taken the last place since this one was examined."""
+        self._worker.meters.handshakes_refused_total.add(refused.kind)
+        fields = {**refused.about, "status": refused.status, "cause": refused.cause}
+        self._refusal_log.tell(logging.WARNING, "connection refused", fields, event="connection_refused")
+        await websocket.send_denial_response(PlainTextResponse(refused.text + "\n", refused.status, refused.headers))
 
     async def _serve_tool_server(self, websocket: WebSocket[State], connection: Connection) -> None:
         link = self._worker.open_tool_server(connection)
@@ -176,17 +129,14 @@ class Door:
         fields = {**_fields(connection), "code": code, "cause": cause, "peer": peer, "seconds": seconds}
         logger.info("connection closed", extra={"event": "connection_closed", **fields})
 
-    def _log_refused(self, websocket: WebSocket[State], kind: Kind, refused: Refused) -> None:
-        fields = {"kind": kind.name.lower(), "status": refused.status, "cause": refused.cause}
-        fields |= {"event": "connection_refused", "address": _address(websocket)}
-        logger.warning("connection refused", extra=fields)
-
     # HTTP
 
     async def health(self, request: Request[State]) -> Response:
         """The cluster's connections and tools, for whoever has a key."""
-        if not is_key(request.query_params.get("key", ""), self._settings.key):
-            logger.warning("health refused", extra={"event": "health_refused", "address": _address(request)})
+        given = request.query_params.get("key") or bearer(request.headers.get("Authorization", ""))
+        if not is_key(given, self._health_keys):
+            fields = {"address": self._source(request)}
+            self._refusal_log.tell(logging.WARNING, "health refused", fields, event="health_refused")
             message = "密钥验证失败 / the key is wrong"
             return _json(
                 {"jsonrpc": "2.0", "error": {"code": int(Code.NOT_ALLOWED), "message": message}, "id": None}, 401
@@ -206,25 +156,33 @@ class Door:
     async def status(self, request: Request[State]) -> Response:
         """Why an agent's tools are there or not, for whoever has its token."""
         try:
-            told = await self._status(request.query_params.get("token", ""))
+            told = await self._status(request)
         except Refused as refused:
             self._worker.meters.handshakes_refused_total.add(refused.kind)
-            fields = {"event": "status_refused", "address": _address(request), "cause": refused.cause}
-            logger.warning("status refused", extra={**fields, "status": refused.status})
-            return PlainTextResponse(refused.text, refused.status, refused.headers)
+            fields = {"address": self._source(request), "cause": refused.cause, "status": refused.status}
+            self._refusal_log.tell(
+                logging.WARNING, "status refused", {**fields, **refused.about}, event="status_refused"
+            )
+            return PlainTextResponse(refused.text + "\n", refused.status, refused.headers)
         except BackplaneUnavailable:  # where the store is, and what ails it, is for the log alone
             text = "共享存储不可用 / the shared store is unavailable\n"
             return PlainTextResponse(text, 503, {"Retry-After": str(RETRY_SECONDS)})
         return _json(told, headers={"Cache-Control": "no-store"})
 
-    async def _status(self, token: str) -> dict[str, Any]:
-        agent, now = self._agent(token), self._worker.now()  # first of all: a flood without a token refuses nobody
+    async def _status(self, request: Request[State]) -> dict[str, Any]:
+        # First of all who he is: a flood without a token refuses nobody.
+        credential = self._admission.identify(request.scope["query_string"], request.scope["headers"])
+        now = self._worker.now()
         try:
             if not self._status_rate.take(now):
                 raise TooOften
-            return await self._enquiries.status_of(agent, now)
+            return await self._enquiries.status_of(credential, now)
         except TooOften:
             raise Refused(503, "rate", "查询过于频繁 / too many enquiries") from None
+
+    def _source(self, request: Request[State]) -> str:
+        peer = request.client.host if request.client else ""
+        return self._admission.source_of(request.scope["headers"], peer)
 
     async def about(self, request: Request[State]) -> Response:
         """What listens here."""
@@ -249,55 +207,31 @@ class Door:
         return PlainTextResponse(f"not ready: {reason}\n", 503, {"Retry-After": str(RETRY_SECONDS)})
 
     async def drain(self, request: Request[State]) -> Response:
-        """POST begins this worker's drain, GET tells how far it is; for whoever has the admin key.
-
-        Not here where there is an admin port: it has a `/drain`.
-        """
-        if not self._settings.admin_key or self._settings.admin_port:
-            return PlainTextResponse("Not Found", 404)
+        """POST begins this worker's drain, GET tells how far it is; for whoever has the admin key."""
         if not is_bearer(request.headers.get("Authorization", ""), self._settings.admin_key):
-            return key_needed(request, "GATEWAY_ADMIN_KEY")
+            return key_needed(self._refusal_log, request, "GATEWAY_ADMIN_KEY", self._source(request))
         return await drain_answer(self._instance, request)
 
 
-def routes() -> list[BaseRoute]:
+def routes(settings: Settings) -> list[BaseRoute]:
     """Every path; whatever stands before `/mcp_endpoint` is accepted, since proxies put it there."""
-    before = "/{prefix:path}mcp_endpoint"
-    return [
-        *(WebSocketRoute(f"{before}/{kind.value}{slash}", _websocket(kind)) for kind in Kind for slash in ("/", "")),
-        Route(f"{before}/health", _http("health")),
-        Route(f"{before}/status", _http("status")),
-        Route(f"{before}/", _http("about")),
-        Route(before, _http("about")),
-        Route("/", _http("root")),
-        Route("/livez", _http("livez")),
-        Route("/readyz", _http("readyz")),
-        Route("/drain", _http("drain"), methods=["GET", "POST"]),
-        WebSocketRoute("/{path:path}", _not_found),
+    paths: list[BaseRoute] = [
+        Route(f"{before}/mcp_endpoint{path}", _http(name))
+        for before in ("", "/{prefix:path}")
+        for path, name in (("/health", "health"), ("/status", "status"), ("/", "about"), ("", "about"))
     ]
+    paths += [Route(path, _http(name)) for path, name in (("/", "root"), ("/livez", "livez"), ("/readyz", "readyz"))]
+    if settings.admin_key and not settings.admin_port:  # the admin port has a `/drain` of its own
+        paths.append(Route("/drain", _http("drain"), methods=["GET", "POST"]))
+    return [WebSocketRoute("/{path:path}", _websocket), *paths]  # first, for every path is asked until one fits
 
 
-def _websocket(kind: Kind) -> Any:
-    async def endpoint(websocket: WebSocket[State]) -> None:
-        prefix = websocket.path_params["prefix"]
-        if prefix and not prefix.endswith("/"):
-            await _not_found(websocket)
-        else:
-            await websocket.state["door"].serve(websocket, kind)
-
-    return endpoint
-
-
-async def _not_found(websocket: WebSocket[State]) -> None:
-    websocket.state["meters"].handshakes_refused_total.add("not_found")
-    await websocket.send_denial_response(PlainTextResponse("Not Found", 404))
+async def _websocket(websocket: WebSocket[State]) -> None:
+    await websocket.state["door"].serve(websocket)
 
 
 def _http(name: str) -> Any:
     async def endpoint(request: Request[State]) -> Response:
-        prefix = request.path_params.get("prefix", "")
-        if prefix and not prefix.endswith("/"):
-            return PlainTextResponse("Not Found", 404)
         response: Response = await getattr(request.state["door"], name)(request)
         return response
 
@@ -314,10 +248,6 @@ async def _closed(websocket: WebSocket[State]) -> tuple[int, str]:
 
 def _json(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body), status, headers, media_type="application/json")
-
-
-def _address(connection: WebSocket[State] | Request[State]) -> str:
-    return connection.client.host if connection.client else "?"
 
 
 def _fields(connection: Connection) -> dict[str, object]:

@@ -15,8 +15,10 @@ from typing import Any, TypeAlias
 from gateway import outage, status
 from gateway.agents import Agents
 from gateway.backplane.base import Backplane, BackplaneUnavailable, Snapshot, WorkerRow
+from gateway.credential import Credential
 from gateway.outage import Registered
 from gateway.rates import Allowances
+from gateway.status import Terms
 
 TOOLS_AT_ONCE = 20_000
 TOOLS_PER_SECOND = 500.0
@@ -40,29 +42,32 @@ class TooOften(Exception):
 class Enquiries:
     """Answers what agents ask about themselves."""
 
-    def __init__(self, backplane: Backplane, agents: Agents, *, grace_seconds: float) -> None:
+    def __init__(self, backplane: Backplane, agents: Agents, *, grace_seconds: float, pins: str = "off") -> None:
         self._backplane = backplane
         self._agents = agents
         self._grace_seconds = grace_seconds
+        self._pins = pins
         self._names: ToolNames = {}
         self._open = 0
         self._one_by_one = asyncio.Lock()
         self._allowances = Allowances(TOOLS_AT_ONCE, TOOLS_PER_SECOND, names_max=AGENTS_MAX)
 
-    async def status_of(self, agent: str, now: float) -> dict[str, Any]:
-        """The agent's status: from the store, and while that is away from what this worker knows, marked as such.
+    async def status_of(self, credential: Credential, now: float) -> dict[str, Any]:
+        """The status of the credential's agent, as far as it may be told (`status.answer`): from the store, and while
+        that is away from what this worker knows, marked as such.
 
         Raises TooOften, and BackplaneUnavailable when the store is away and this worker knows nothing of the agent.
         """
-        if self._open >= OPEN_MAX or self._allowances.of(agent, now).is_spent(now):
+        if self._open >= OPEN_MAX or self._allowances.of(credential.agent, now).is_spent(now):
             raise TooOften
         self._open += 1
         try:
-            return await self._status_of(agent, now)
+            return await self._status_of(credential, now)
         finally:
             self._open -= 1
 
-    async def _status_of(self, agent: str, now: float) -> dict[str, Any]:
+    async def _status_of(self, credential: Credential, now: float) -> dict[str, Any]:
+        agent = credential.agent
         try:
             snapshot = await self._backplane.snapshot(agent)
             self._charge(agent, snapshot, now)
@@ -75,9 +80,9 @@ class Enquiries:
             snapshot, tools, robots = known
             self._charge(agent, snapshot, now)
             believed = {row.worker: WorkerRow("", 0, "", 0) for row in snapshot.rows.values()}
-            told = await self._answer(agent, snapshot, tools, believed, robots)
+            told = await self._answer(credential, snapshot, tools, believed, robots)
             return {**told, "source": "worker", "workers": 1}
-        return await self._answer(agent, snapshot, tools, overview.workers, overview.robots.get(agent, 0))
+        return await self._answer(credential, snapshot, tools, overview.workers, overview.robots.get(agent, 0))
 
     def _charge(self, agent: str, snapshot: Snapshot, now: float) -> None:
         tools = TOOLS_EACH + sum(row.tools for row in snapshot.rows.values())
@@ -102,13 +107,16 @@ class Enquiries:
         return {digest: [tool["name"] for tool in known[digest]] for digest in wanted & known.keys()}
 
     async def _answer(
-        self, agent: str, snapshot: Snapshot, tools: ToolNames, workers: Mapping[str, WorkerRow], robots: int
+        self,
+        credential: Credential,
+        snapshot: Snapshot,
+        tools: ToolNames,
+        workers: Mapping[str, WorkerRow],
+        robots: int,
     ) -> dict[str, Any]:
-        seconds = self._grace_seconds
+        terms = Terms(self._grace_seconds, self._agents.policies.of(credential.agent), self._pins)
         async with self._one_by_one:  # several threads at work would leave the event loop one turn in so many
-            return await asyncio.to_thread(
-                lambda: status.answer(agent, snapshot, tools, workers, robots, grace_seconds=seconds)
-            )
+            return await asyncio.to_thread(lambda: status.answer(credential, snapshot, tools, workers, robots, terms))
 
     def _known_here(self, agent_id: str) -> tuple[Snapshot, ToolNames, int] | None:
         """What was last read of the agent, with what is connected here now; None if that is nothing."""
@@ -122,7 +130,7 @@ class Enquiries:
             [link.offer for link in links if link.row is None and link.offer is not None],
             worker=self._backplane.worker_id,
             now_ms=self._backplane.now_ms,
-            rules=self._agents.rules,
+            rules=self._agents.rules_of(agent_id),
         )
         names = {link.row.toolset: status.tool_names(link.toolset) for link in links if link.row is not None}
         return replace(facts, seen={}), {**names, **self._here(status.digests(facts))}, len(agent.robots)

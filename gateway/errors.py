@@ -53,12 +53,16 @@ class Failure:
     reason: str = ""
     executed: Executed | None = None
     outcome: str = "internal_error"
+    retry_after_ms: int | None = None
+    """After how long it is worth trying again, where that is known."""
 
     def as_error(self, agent: str, call: str = "") -> dict[str, Any]:
         """The value of the key `error` of a JSON-RPC answer to a peer of `agent`; `call` is the id of its call."""
         error: dict[str, Any] = {"code": int(self.code), "message": self.message}
         if self.executed is not None:
             data: dict[str, Any] = {"reason": self.reason, "executed": self.executed, "agent_id": agent}
+            if self.retry_after_ms is not None:
+                data["retry_after_ms"] = self.retry_after_ms
             error["data"] = {**data, "call": call} if call else data
         return error
 
@@ -91,6 +95,31 @@ def unknown_tool(name: str) -> Failure:
         "unknown tool",
         False,
         "unknown_tool",
+    )
+
+
+def not_allowed(name: str) -> Failure:
+    shown = name[:64]
+    return Failure(
+        Code.NOT_ALLOWED,
+        f"策略不允许此智能体使用工具 {shown}；查看：mcp-gateway policy show / "
+        f"this agent's policy does not allow the tool {shown}; to see it: mcp-gateway policy show",
+        "not allowed",
+        False,
+        "not_allowed",
+    )
+
+
+def not_approved(name: str) -> Failure:
+    """Its definition is not the one that was pinned, and nobody has approved of it yet."""
+    shown = name[:64]
+    return Failure(
+        Code.NOT_ALLOWED,
+        f"工具 {shown} 的定义已改变，尚未批准；批准：mcp-gateway pins approve / "
+        f"the definition of the tool {shown} has changed and is not approved; to do so: mcp-gateway pins approve",
+        "not approved",
+        False,
+        "not_allowed",
     )
 
 
@@ -156,6 +185,18 @@ def owner_lost(server_id: str) -> Failure:
     )
 
 
+def answer_lost(server_id: str) -> Failure:
+    """It has run there, or was sent to it; the answer went to nobody, and is not on record."""
+    return Failure(
+        Code.NO_ANSWER,
+        f"MCP 服务器 {server_id} 的答复在网关进程之间丢失，不知道是否已执行 / "
+        f"the answer of tool server {server_id} was lost between two workers; whether the call ran is unknown",
+        "answer lost",
+        "unknown",
+        "backplane_unavailable",
+    )
+
+
 def worker_unreachable(server_id: str) -> Failure:
     return Failure(
         Code.NOT_SENT,
@@ -207,6 +248,20 @@ def overloaded(limit: str) -> Failure:
         "overloaded",
         False,
         "overloaded",
+    )
+
+
+def over_quota(limits: str, retry_after_seconds: float) -> Failure:
+    """More than the agent, or all its robots together, may call one of its tool servers."""
+    retry_after_ms = max(1, round(retry_after_seconds * 1000))
+    return Failure(
+        Code.NOT_ALLOWED,
+        f"调用过于频繁，已达配额 {limits}，请在 {retry_after_ms} 毫秒后重试 / "
+        f"too many calls: quota {limits} reached; try again in {retry_after_ms} ms",
+        "quota",
+        False,
+        "over_quota",
+        retry_after_ms,
     )
 
 

@@ -70,7 +70,7 @@ class Executor:
         self._trail = trail
         self._meters = backplane.meters
         self._seen: OrderedDict[str, tuple[float, Seen]] = OrderedDict()
-        """Ids that are not taken any more: since when, and how that came."""
+        """Ids that are not taken any more: until when, and how that came."""
         self._jobs: dict[str, tuple[Job, ToolLink]] = {}
         self._unheard: dict[str, Unheard] = {}
         """What ended and may have been heard by nobody, until it is said again or nobody waits for it any more."""
@@ -103,7 +103,7 @@ class Executor:
     def on_request(self, envelope: Envelope) -> None:
         if envelope.id in self._seen or envelope.id in self._jobs:
             return
-        self._note_seen(envelope.id, True)
+        self._note_seen(envelope.id, True, self._tasks.now() + envelope.ms / 1000)
         refusal = self._run(envelope)
         if refusal is not None:
             self._trail.refused(envelope.id, envelope.agent, refusal)
@@ -120,8 +120,8 @@ class Executor:
         if left_ms <= 0:
             return "late"
         link = self._hub.tool_servers.get(envelope.conn)
-        if link is None or link.cause:
-            return "moved"
+        if link is None or link.cause or link.connection.agent != envelope.agent:
+            return "moved"  # or somebody has written another agent's connection into a row
         if link.row is None or link.row.epoch != envelope.epoch:
             return "early"  # others may read of a registration before its own worker hears that it was taken
         return self._run_on(link, envelope, left_ms / 1000)
@@ -146,6 +146,7 @@ class Executor:
             deadline_max=now + self._settings.call_max_seconds + DEADLINE_SLACK_SECONDS,
             caller=self,
             origin=envelope.sender,
+            timeout_seconds=max(left_seconds, self._settings.call_seconds),
         )
         self._jobs[job.call_id] = (job, link)
         self._deadlines.add(job)
@@ -172,7 +173,8 @@ class Executor:
             self._backplane.send(envelope.sender, seen)  # it has no record that the first one could be read from
             return
         self._note_seen(envelope.id, seen)
-        self._backplane.send(envelope.sender, Envelope("status", id=envelope.id, reason="seen" if seen else "unseen"))
+        reason = "unseen" if not seen else "seen" if envelope.id in self._jobs else "over"
+        self._backplane.send(envelope.sender, Envelope("status", id=envelope.id, reason=reason))
 
     def on_probe(self, envelope: Envelope) -> None:
         """Does this connection still live?"""
@@ -188,17 +190,17 @@ class Executor:
         else:
             link.probe(tell)
 
-    def _note_seen(self, call_id: str, seen: Seen) -> None:
+    def _note_seen(self, call_id: str, seen: Seen, deadline: float = 0.0) -> None:
         now = self._tasks.now()
-        self._seen.pop(call_id, None)
-        self._seen[call_id] = (now, seen)
-        oldest = now - self._settings.call_seconds - SEEN_SPARE_SECONDS
-        while len(self._seen) > SEEN_MAX or next(iter(self._seen.values()))[0] < oldest:
+        until, _ = self._seen.pop(call_id, (0.0, False))
+        until = max(until, deadline + SEEN_SPARE_SECONDS, now + self._settings.call_seconds + SEEN_SPARE_SECONDS)
+        self._seen[call_id] = (until, seen)
+        while len(self._seen) > SEEN_MAX or next(iter(self._seen.values()))[0] < now:
             self._seen.popitem(last=False)
 
     def _nack(self, call_id: str, to: str, reason: str, deadline: float) -> None:
         end = Unheard(to, deadline, Envelope("nack", id=call_id, reason=reason))
-        self._note_seen(call_id, end.envelope)
+        self._note_seen(call_id, end.envelope, deadline)
         self._backplane.drop(call_id, to, end.envelope, on_unheard=lambda: self._keep(end))
 
     # What becomes of the jobs
@@ -249,7 +251,7 @@ class Executor:
         job.is_done = True
         self._deadlines.discard(job)
         entry = self._jobs.pop(job.call_id, None)
-        self._note_seen(job.call_id, True)
+        self._note_seen(job.call_id, True, job.deadline)
         if entry is not None and not (outcome == "result" and self._trail.is_brief):
             self._trail.job_ended(job, entry[1].server_id, outcome, size_bytes, self._tasks.now())
 
@@ -280,13 +282,24 @@ class Executor:
         for call_id in list(self._unheard):
             self._say(self._take_unheard(call_id))
         for record in await self._backplane.pending():
-            try:
-                for envelope in decode(record.message):
-                    if envelope.id not in self._seen and envelope.id not in self._jobs:
-                        self._meters.calls_recovered_total.add("tool_server")
-                    self.on_request(envelope)
-            except EnvelopeError:
-                logger.warning("unreadable call record", extra={"event": "record_unreadable", "attempt": record.id})
+            if record.id not in self._seen and record.id not in self._jobs:
+                self._take_over(record)
+
+    def _take_over(self, record: Record) -> None:
+        """Run a call that was not heard; where its record does not tell (any more) what it was, let it be sent anew."""
+        try:
+            envelopes = [one for one in decode(record.message) if (one.type, one.id) == ("req", record.id)]
+        except EnvelopeError:
+            envelopes = []
+            logger.warning("unreadable call record", extra={"event": "record_unreadable", "attempt": record.id})
+        for envelope in envelopes:
+            self._meters.calls_recovered_total.add("tool_server")
+            self.on_request(envelope)
+        # Of older ones it would not be certain that they have not run: their ids may have been forgotten.
+        is_recent = self._backplane.now_ms - record.sent_ms < 1000 * self._settings.call_seconds
+        if not envelopes and is_recent:
+            self._note_seen(record.id, False)
+            self._backplane.drop(record.id, record.sender, Envelope("status", id=record.id, reason="unseen"))
 
     def note_local(self, now: float) -> None:
         """Record the local calls that take long enough for an operator to see."""

@@ -15,7 +15,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from gateway.meters import METRICS, Labels, Reading, Spread
+from gateway.counting import Labels, Spread
+from gateway.meters import METRICS, Reading
 
 ProcessFacts: TypeAlias = list[list[Any]]
 """Families of one process as plain data: name, kind, help, samples (name, labels, value)."""

@@ -6,10 +6,14 @@ from enum import Enum
 
 
 class Level(Enum):
-    """How bad it is. Only `FAIL` keeps the gateway from working; a `NOTE` is good to know, or could not be checked."""
+    """How bad it is. Only `FAIL` keeps the gateway from working; a `NOTE` is good to know.
+
+    `UNKNOWN` is neither good nor bad: a right to look is missing, and the cure is the command that grants it.
+    """
 
     OK = "OK"
     NOTE = "NOTE"
+    UNKNOWN = "UNKNOWN"
     WARN = "WARN"
     FAIL = "FAIL"
 
@@ -25,8 +29,8 @@ class Finding:
 
 
 def is_well(findings: Sequence[Finding]) -> bool:
-    """True if nothing is worse than a note."""
-    return all(one.level in (Level.OK, Level.NOTE) for one in findings)
+    """True if nothing is known to be worse than a note."""
+    return all(one.level in (Level.OK, Level.NOTE, Level.UNKNOWN) for one in findings)
 
 
 def as_lines(findings: Sequence[Finding]) -> list[str]:

@@ -86,6 +86,29 @@ class FrameCutter:
             self._frame, self._size = bytearray(rest), end
 
 
+class Fragments:
+    """Joins the fragments of one message, for a reader who bounds their size and number."""
+
+    __slots__ = ("_count", "_message")
+
+    def __init__(self) -> None:
+        self._message = bytearray()
+        self._count = 0
+
+    def add(self, data: bytes | bytearray | memoryview, *, is_first: bool) -> int:
+        """Append the fragment; how many the message has by now."""
+        if is_first:
+            self._message, self._count = bytearray(), 0
+        self._message += data
+        self._count += 1
+        return self._count
+
+    def take(self) -> bytes:
+        """The message as far as it has come; nothing is kept of it."""
+        message, self._message = bytes(self._message), bytearray()
+        return message
+
+
 def _bounds(data: bytes | bytearray, at: int) -> tuple[int, int]:
     """Return where the payload of the masked frame at `at` starts and ends; zeros while its length isn't there."""
     size = data[at + 1] & 0x7F

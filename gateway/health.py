@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from gateway.backplane.base import Overview, WorkerRow
 from gateway.directory import Row
 from gateway.errors import clock_text
+from gateway.status import tool_names
 
 
 def answer(overview: Overview, toolsets: Mapping[str, bytes], this_worker: tuple[str, WorkerRow]) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def answer(overview: Overview, toolsets: Mapping[str, bytes], this_worker: tuple
         workers = {**overview.workers, this_worker[0]: this_worker[1]}
         tool_connections = sum(row.tool_servers for row in workers.values())
         robots = sum(row.robots for row in workers.values())
-    names = {digest: _tool_names(text) for digest, text in toolsets.items()}
+    names = {digest: tool_names(text) for digest, text in toolsets.items()}
     return {
         "mcp_server_connections": tool_connections,
         "tool_connections": tool_connections,
@@ -58,7 +57,3 @@ def _server(row: Row, tools: Sequence[str]) -> dict[str, Any]:
         "worker": row.worker,
         "connected_since": clock_text(row.since),
     }
-
-
-def _tool_names(text: bytes) -> list[str]:
-    return [tool["name"] for tool in orjson.loads(text)]

@@ -11,7 +11,8 @@ import orjson
 from gateway.ages import iso
 from gateway.backplane.base import BackplaneUnavailable
 from gateway.backplane.redis.window import Window
-from gateway.inspection import Look, Wish, look
+from gateway.inspection import look
+from gateway.look import Look, Wish
 from gateway.operating import CannotOperate, window_into
 from gateway.settings import Settings
 

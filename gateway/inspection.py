@@ -1,72 +1,26 @@
 """What `mcp-gateway inspect` shows: for each noun one look at the cluster, as a table and as values for machines."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import orjson
 
-from gateway import status, tables
+from gateway import status
 from gateway.ages import age, from_iso, iso, span
+from gateway.audit_look import audit
 from gateway.backplane.base import RobotRow, WorkerRow
 from gateway.backplane.facts import AgentFacts, CallFacts, EventFacts, WorkerFacts
+from gateway.backplane.keys import AgentTag
 from gateway.backplane.redis.window import Window
+from gateway.credential import Credential
 from gateway.directory import Claim, Row
+from gateway.look import Look, Table, Wish, cut_note
+from gateway.policies import DEFAULT, Policies
 
 Item = TypeVar("Item")
 
 _AGENTS_PAGE, _EVENTS_PAGE, _CALLS_MAX = 1000, 1000, 10_000
-
-_LOOSE = frozenset({"calls itself", "cause", "client", "description", "last error", "more", "note"})
-"""Columns of free text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What somebody wants to see."""
-
-    noun: str
-    id: str = ""
-    """The agent, where the noun is about one."""
-    agent: str = ""
-    """Only what belongs to this agent."""
-    limit: int = 100
-    grace_seconds: float = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One table of a look."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[object]]
-    title: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What was seen at one moment."""
-
-    title: str
-    now_ms: int
-    data: Mapping[str, Any]
-    """All of it, for machines."""
-    tables: Sequence[Table] = ()
-    notes: Sequence[str] = ()
-    """What is not as it should be, or not complete."""
-    lead: Sequence[str] = ()
-    """What to say before the tables."""
-    remarks: Sequence[str] = ()
-    """What to say after them."""
-
-    def as_text(self, width: int) -> str:
-        """The tables, within a terminal of this width (0: as wide as they are)."""
-        parts = [tables.printable(line) for line in (f"{self.title} · {iso(self.now_ms)}", *self.lead)]
-        for one in self.tables:
-            parts += ["", *([tables.printable(one.title)] if one.title else [])]
-            parts.append(tables.table(one.columns, one.rows, width, _LOOSE) if one.rows else "（无）/ (none)")
-        parts += ["", *map(tables.printable, self.remarks)] if self.remarks else []
-        return "\n".join([*parts, *(f"! {tables.printable(note)}" for note in self.notes)]) + "\n"
 
 
 async def look(window: Window, wish: Wish) -> Look | None:
@@ -85,7 +39,7 @@ async def _workers(window: Window, wish: Wish) -> Look:
         if worker.row is not None and worker.listeners == 0
     ]
     data = {"workers": [_worker_data(worker) for worker in workers], "truncated": is_cut}
-    notes += _cut_note(is_cut)
+    notes += cut_note(is_cut)
     return Look(f"工作进程 / workers: {len(workers)}", now_ms, data, [Table(columns, rows)], notes)
 
 
@@ -136,19 +90,20 @@ async def _agents(window: Window, wish: Wish) -> Look:
         data.append({"agent": agent.id, "tag": agent.tag, **told, **more})
     is_cut = len(agents) > wish.limit
     title = f"智能体，最近变化的在前 / agents, the latest change first: {len(shown)}"
-    return Look(title, now_ms, {"agents": data, "truncated": is_cut}, [Table(columns, rows)], _cut_note(is_cut))
+    return Look(title, now_ms, {"agents": data, "truncated": is_cut}, [Table(columns, rows)], cut_note(is_cut))
 
 
 async def _agent(window: Window, wish: Wish) -> Look | None:
     facts = await window.agent(wish.id)
     if facts is None:
         return None
-    snapshot = facts.snapshot
+    snapshot = replace(facts.snapshot, pins=await window.pins(AgentTag(facts.tag)))
     workers = await window.workers(also={row.worker for row in snapshot.rows.values()})
     rows = {worker.id: worker.row for worker in workers if worker.row is not None}
     wanted = {row.toolset for row in snapshot.rows.values() if row.state != "handshake"}
     tools = {digest: status.tool_names(text) for digest, text in (await window.toolsets(wanted)).items()}
-    told = status.answer(facts.id, snapshot, tools, rows, facts.robots_count, grace_seconds=wish.grace_seconds)
+    everything = Credential(facts.id)
+    told = status.answer(everything, snapshot, tools, rows, facts.robots_count, await _terms(window, facts.id, wish))
     return Look(
         f"智能体 / agent {facts.id}",
         snapshot.now_ms,
@@ -157,6 +112,13 @@ async def _agent(window: Window, wish: Wish) -> Look | None:
         lead=[told["verdict"]["text"], f"小智端 / robots: {told['robots']}"],
         remarks=_reasons(told),
     )
+
+
+async def _terms(window: Window, agent: str, wish: Wish) -> status.Terms:
+    policies = Policies()
+    for name, entry in (await window.decisions("policy", (DEFAULT, agent))).items():
+        policies.put(name, entry.text)
+    return status.Terms(wish.grace_seconds, policies.of(agent), wish.pins)
 
 
 def _agent_tables(told: Mapping[str, Any], now_ms: int) -> list[Table]:
@@ -218,7 +180,7 @@ async def _servers(window: Window, wish: Wish) -> Look | None:
         data.append({"agent": agent, "server_id": name, **_row_data(row), "state": state})
     is_cut = len(found) > wish.limit
     title = f"工具服务器 / tool servers: {len(lines)}"
-    return Look(title, now_ms, {"servers": data, "truncated": is_cut}, [Table(columns, lines)], _cut_note(is_cut))
+    return Look(title, now_ms, {"servers": data, "truncated": is_cut}, [Table(columns, lines)], cut_note(is_cut))
 
 
 def _row_data(row: Row) -> dict[str, Any]:
@@ -254,7 +216,7 @@ async def _robots(window: Window, wish: Wish) -> Look | None:
     ]
     is_cut, table = len(found) > wish.limit, Table(("agent", "connection", "client", "since", "worker"), lines)
     title = f"小智端 / robots: {len(lines)}"
-    return Look(title, now_ms, {"robots": data, "truncated": is_cut}, [table], _cut_note(is_cut))
+    return Look(title, now_ms, {"robots": data, "truncated": is_cut}, [table], cut_note(is_cut))
 
 
 async def _gathered(
@@ -301,7 +263,7 @@ async def _tools(window: Window, wish: Wish) -> Look | None:
     is_cut = len(facts.snapshot.claims) > wish.limit
     title = f"{facts.id} 的工具 / tools of {facts.id}: {len(lines)}"
     told_all = {"agent": facts.id, "tools": data, "truncated": is_cut}
-    return Look(title, now_ms, told_all, [Table(columns, lines)], _cut_note(is_cut))
+    return Look(title, now_ms, told_all, [Table(columns, lines)], cut_note(is_cut))
 
 
 def _held(claim: Claim, now_ms: int) -> str:
@@ -335,7 +297,7 @@ async def _calls(window: Window, wish: Wish) -> Look:
     is_cut, data = len(calls) > wish.limit, [_call_data(call) for call in shown]
     title = f"正在执行的调用 / calls in flight: {len(lines)}"
     notes = [
-        *_cut_note(is_cut),
+        *cut_note(is_cut),
         *([] if calls else ["同一进程内的调用一秒后才记录 / calls within one worker are noted after a second"]),
     ]
     return Look(title, now_ms, {"calls": data, "truncated": is_cut}, [Table(columns, lines)], notes)
@@ -373,17 +335,13 @@ async def _events(window: Window, wish: Wish) -> Look:
     data = [{"id": one.id, "time": iso(one.at_ms), "kind": one.kind, **one.fields} for one in events]
     columns = ("when", "kind", "agent", "server", "worker", "more")
     title = f"事件，最新的在前 / events, the newest first: {len(lines)}"
-    return Look(title, now_ms, {"events": data, "truncated": is_cut}, [Table(columns, lines)], _cut_note(is_cut))
+    return Look(title, now_ms, {"events": data, "truncated": is_cut}, [Table(columns, lines)], cut_note(is_cut))
 
 
 def _event_line(event: EventFacts, now_ms: int) -> Sequence[str]:
     named = [event.field(name) for name in ("agent", "server", "worker")]
     rest = " ".join(f"{k}={v}" for k, v in event.fields.items() if k not in ("agent", "server", "worker"))
     return (age(event.at_ms, now_ms), event.kind, *named, rest)
-
-
-def _cut_note(is_cut: bool) -> list[str]:
-    return ["还有更多，用 --limit / there are more: --limit"] if is_cut else []
 
 
 _NOUNS: Mapping[str, Callable[[Window, Wish], Awaitable[Look | None]]] = {
@@ -395,4 +353,5 @@ _NOUNS: Mapping[str, Callable[[Window, Wish], Awaitable[Look | None]]] = {
     "tools": _tools,
     "calls": _calls,
     "events": _events,
+    "audit": audit,
 }

@@ -1,16 +1,16 @@
 """HTTP as the gateway needs it: uvicorn's protocol with a bound on everything that comes before the app.
 
 A request has `header_seconds` to arrive whole and `header_bytes` for its head; what takes longer or more is answered
-408, 413 or 431 and closed, and one line is logged. Any response that the peer does not read is dropped. A WebSocket
-handshake is handed to `gateway.wire` together with the bytes that an eager peer sent right behind it.
+408, 413 or 431 and closed, and logged. Any response that the peer does not read is dropped. What is decided about a
+WebSocket handshake is decided here, by the app's `Gate`, where a refusal costs least: no scope, no task, no WebSocket
+exists yet. One that may come in is handed to `gateway.wire` together with the bytes that an eager peer sent behind it.
 """
 
 import asyncio
 import logging
 from asyncio import TimerHandle
-from collections.abc import Callable
-from http import HTTPStatus
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -18,36 +18,52 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from gateway.meters import Meters
 from gateway.pace import Pace
 from gateway.rates import Turnstile
+from gateway.refused import RefusalLog, Refused
 from gateway.settings import Settings
-from gateway.wire import quiet
+from gateway.wire import GatewayWebSocketProtocol, quiet
 
 BODY_BYTES_MAX = 64 * 1024
 """No endpoint reads a body; this leaves room for clients that send a small one regardless."""
-TOOL_SERVERS_PATH = b"/mcp_endpoint/mcp"
+HEADERS_MAX = 128
+"""Thousands of tiny ones fit into a head, and to read them would take longer than to let somebody in."""
 TURNSTILE_SETTING = "GATEWAY_TOOL_HANDSHAKES_PER_SECOND"
 TURN_SECONDS_MAX = 8.0
 """How long a tool server waits for its turn; clients give a handshake ten seconds."""
 TURNS_AT_ONCE = 20
 NEWCOMERS_PER_TURN = 20
 """So many first requests are read in a turn of the event loop, a millisecond's work; calls go on in between."""
-RETRY_SECONDS = 5
+VISIT = "gateway.visit"
+"""Where in a scope's extensions the app finds what the gate has returned."""
 PIPELINE_MAX = 16
 """Requests of one socket that wait for an answer; a whole packet of tiny ones would start thousands."""
 
 log = logging.getLogger(__name__)
 
 
-class _Refusal(Exception):
-    """Raised in a callback of the parser, to stop it: the request is to be answered so instead."""
+class Gate(Protocol):
+    """Who decides about handshakes (`gateway.admission`): `app_state["gate"]`. Without one everybody comes in."""
 
-    def __init__(self, status: HTTPStatus, cause: str, text: str) -> None:
-        self.status = status
-        self.cause = cause
-        """One of `meters.REFUSALS`."""
-        self.text = text
+    def examine(self, target: bytes, headers: Sequence[tuple[bytes, bytes]], peer: str) -> Any:
+        """Return the visit, which the app finds in its scope (`VISIT`). Raises Refused."""
+
+    def queues(self, visit: Any) -> bool:
+        """Whether the visitor has to wait for his turn where there are many."""
+
+    def queue(self, visit: Any) -> None:
+        """The visitor waits for his turn."""
+
+    def unqueue(self, visit: Any) -> None:
+        """He does not any more: his turn has come, or he has gone."""
+
+    def enter(self, visit: Any) -> None:
+        """His turn has come. Raises Refused."""
+
+    def note_refused(self, visit: Any, refused: Refused) -> None:
+        """He was refused here, after all."""
 
 
-_INVALID = _Refusal(HTTPStatus.BAD_REQUEST, "bad_request", "不是有效的 HTTP 请求 / not a valid HTTP request")
+def _invalid() -> Refused:
+    return Refused(400, "bad_request", "不是有效的 HTTP 请求 / not a valid HTTP request")
 
 
 class GatewayHttpProtocol(HttpToolsProtocol):
@@ -56,6 +72,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     settings: Settings
     turnstile: Turnstile
     pace: Pace
+    refusal_log: RefusalLog
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -66,6 +83,8 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._is_deaf = False  # refused or answered for good: what still comes is thrown away
         self._early: bytearray | None = None  # what came of the first request before its turn
         self._is_met = False  # the first request has had its turn
+        self._visit: Any = None  # whose handshake is not answered yet
+        self._is_queued = False  # the visit waits for its turn
         self._heads = 0
         self._raw_bytes = 0  # of the current head, as received
         self._parsed_bytes = 0  # of the current head, as the parser told
@@ -83,6 +102,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
         self._forget_stall()
+        self._unqueue()
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
@@ -122,7 +142,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             self._upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             cause = error.__context__
-            self._refuse(cause if isinstance(cause, _Refusal) else _INVALID)
+            self._refuse(cause if isinstance(cause, Refused) else _invalid())
         else:
             self._weigh(head, len(data))
 
@@ -138,10 +158,10 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         if self._parsed_bytes > self.settings.header_bytes:
             raise self._head_too_large()
 
-    def _head_too_large(self) -> _Refusal:
+    def _head_too_large(self) -> Refused:
         limit = self.settings.header_bytes
         text = f"请求头超过 {limit} 字节 / request head above {limit} bytes"
-        return _Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", text)
+        return Refused(431, "head_too_large", text)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -155,21 +175,25 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
         self._count(len(name) + len(value) + 4)
+        if len(self.headers) > HEADERS_MAX:
+            text = f"请求头超过 {HEADERS_MAX} 行 / more than {HEADERS_MAX} header lines"
+            raise Refused(431, "head_too_large", text)
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         self._heads += 1
         if len(self.pipeline) >= PIPELINE_MAX:
             text = "未等回答就发来太多请求 / too many requests without waiting"
-            raise _Refusal(HTTPStatus.TOO_MANY_REQUESTS, "pipelined", text)
+            raise Refused(429, "pipelined", text)
+        before = self.cycle
         super().on_headers_complete()
-        self._is_taken = True
+        self._is_taken = self.cycle is not before  # not so for a handshake
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         if self._body_bytes > BODY_BYTES_MAX:
             text = f"请求体超过 {BODY_BYTES_MAX} 字节 / request body above {BODY_BYTES_MAX} bytes"
-            raise _Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", text)
+            raise Refused(413, "body_too_large", text)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -183,7 +207,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def _be_late(self) -> None:
         seconds = self.settings.header_seconds
         text = f"请求未在 {seconds:g} 秒内到齐 / request not complete within {seconds:g} s"
-        self._refuse(_Refusal(HTTPStatus.REQUEST_TIMEOUT, "late", text))
+        self._refuse(Refused(408, "late", text))
 
     # The handshake
 
@@ -197,43 +221,83 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         else:
             self._forget_deadline()
             self._forget_stall()
-            self._wait_turn(rest)
+            try:
+                self._examine()
+                self._wait_turn(rest)
+            except Refused as refused:
+                self._refuse(refused)
+
+    @property
+    def _gate(self) -> Gate | None:
+        gate: Gate | None = self.app_state.get("gate")
+        return gate
+
+    def _examine(self) -> None:
+        """Find out whether the visitor may come in, before anything is made for him. Raises Refused."""
+        self._cut_to_origin_form()
+        if self._gate is not None:
+            self._visit = self._gate.examine(self.url, self.headers, self.client[0] if self.client else "")
 
     def _wait_turn(self, rest: bytes) -> None:
         """Thousands of tool servers redial at once when a worker dies: robots' calls must go on meanwhile.
 
         They wait here, where it costs least. Robots pass: they would not come again.
         """
-        seconds = self.turnstile.turn(self.loop.time()) if TOOL_SERVERS_PATH in self.url else 0.0
+        queues = self._gate is not None and self._gate.queues(self._visit)
+        seconds = self.turnstile.turn(self.loop.time()) if queues else 0.0
         if seconds is None:
             text = f"握手过于频繁 / too many handshakes: {TURNSTILE_SETTING}={self.settings.tool_handshakes_per_second}"
-            self._refuse(_Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "turnstile", text))
-        elif seconds == 0.0:
+            raise Refused(503, "turnstile", text)
+        if seconds == 0.0:
             self._enter(rest)
         else:
             self.transport.pause_reading()
-            self._set_deadline(seconds, lambda: self._enter(rest))
+            self._queue()
+            self._set_deadline(seconds, lambda: self._take_turn(rest))
 
-    def _enter(self, rest: bytes) -> None:
+    def _take_turn(self, rest: bytes) -> None:
         self._forget_deadline()
+        self._unqueue()
         if self.transport.is_closing():
             return
         try:
-            self._cut_to_origin_form()
-        except httptools.HttpParserInvalidURLError:
-            self._refuse(_INVALID)
-            return
+            self._enter(rest)
+        except Refused as refused:
+            self._refuse(refused)
+
+    def _enter(self, rest: bytes) -> None:
+        if self._gate is not None:
+            self._gate.enter(self._visit)
         self.handle_websocket_upgrade()
+        protocol = cast(GatewayWebSocketProtocol, self.transport.get_protocol())
+        if (scope := getattr(protocol, "scope", None)) is not None:
+            scope["extensions"][VISIT] = self._visit
+        else:
+            self._note(_invalid())  # and answered already: no handshake as RFC 6455 has it
         self.transport.resume_reading()
         if rest:
-            self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]  # ours, just set
+            protocol.data_received(rest)
+
+    def _queue(self) -> None:
+        if self._gate is not None:
+            self._is_queued = True
+            self._gate.queue(self._visit)
+
+    def _unqueue(self) -> None:
+        if self._gate is not None and self._is_queued:
+            self._is_queued = False
+            self._gate.unqueue(self._visit)
 
     def _cut_to_origin_form(self) -> None:
         """A target may name scheme and host as well (RFC 9112 §3.2.2), which uvicorn's WebSockets take for a path."""
-        if not self.url.startswith(b"/"):
+        if self.url.startswith(b"/"):
+            return
+        try:
             parsed = httptools.parse_url(self.url)
-            path = b"/" + (parsed.path or b"").lstrip(b"/")  # of `*` as well
-            self.url = path + (b"?" + parsed.query if parsed.query else b"")
+        except httptools.HttpParserInvalidURLError:
+            raise _invalid() from None
+        path = b"/" + (parsed.path or b"").lstrip(b"/")  # of `*` as well
+        self.url = path + (b"?" + parsed.query if parsed.query else b"")
 
     # Endings
 
@@ -241,16 +305,9 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         cycle = cast(RequestResponseCycle | None, self.cycle)
         return cycle is not None and not cycle.response_complete
 
-    def _refuse(self, refusal: _Refusal) -> None:
+    def _refuse(self, refused: Refused) -> None:
         """Answer in the app's place and close; just close where an answer has already begun."""
-        meters: Meters | None = self.app_state.get("meters")  # none where no gateway is behind it
-        if meters is not None:
-            meters.handshakes_refused_total.add(refusal.cause)
-        fields = {"event": "request_refused", "status": int(refusal.status), "cause": refusal.text}
-        address = self.client[0] if self.client else "?"
-        text = "HTTP 请求被拒绝 / HTTP request refused: %d, %s, peer %s"
-        fields |= {"kind": refusal.cause, "address": address}
-        log.info(text, refusal.status, refusal.text, address, extra=fields)
+        self._note(refused)
         self._is_deaf = True
         if self.transport.is_closing():
             return
@@ -260,16 +317,27 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             if self.cycle.response_started or self.pipeline:
                 self.transport.abort()
                 return
-        cycle = cast(RequestResponseCycle | None, self.cycle)  # there is none for a handshake
-        if not self._is_taken or cycle is None or not cycle.response_complete:  # else it was answered already
-            body = refusal.text.encode() + b"\n"
-            head = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-            if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE:
-                head = b"retry-after: %d\r\n" % RETRY_SECONDS + head
-            self.transport.write(STATUS_LINE[refusal.status] + head % len(body) + body)
+        if not (self._is_taken and self.cycle.response_complete):  # else it was answered already
+            self.transport.write(_answer(refused))
         # Closed for writing only: with unread bytes in the kernel, close() would reset the peer before it reads this.
         self._set_deadline(self.settings.close_seconds, self.transport.abort)
         self.transport.write_eof()
+
+    def _note(self, refused: Refused) -> None:
+        meters: Meters | None = self.app_state.get("meters")  # none where no gateway is behind it
+        if meters is not None:
+            meters.handshakes_refused_total.add(refused.kind)
+        if self._visit is not None and self._gate is not None and not refused.about:
+            self._gate.note_refused(self._visit, refused)
+        fields: dict[str, Any] = {"address": self.client[0] if self.client else "?", "kind": refused.kind}
+        fields |= {**refused.about, "status": refused.status, "cause": refused.cause}
+        if refused.kind == "not_found":
+            return  # a scanner's; there are many
+        if refused.about:
+            self.refusal_log.tell(logging.WARNING, "connection refused", fields, event="connection_refused")
+        else:
+            text = "HTTP 请求被拒绝 / HTTP request refused: {status}, {cause}, peer {address}".format(**fields)
+            self.refusal_log.tell(logging.INFO, text, fields, event="request_refused")
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -309,3 +377,10 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+
+
+def _answer(refused: Refused) -> bytes:
+    body = refused.text.encode() + b"\n"
+    head = {**refused.headers, "content-type": "text/plain; charset=utf-8", "connection": "close"}
+    lines = "".join(f"{name.lower()}: {value}\r\n" for name, value in head.items())
+    return STATUS_LINE[refused.status] + lines.encode() + b"content-length: %d\r\n\r\n" % len(body) + body

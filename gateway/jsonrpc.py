@@ -24,6 +24,12 @@ Params: TypeAlias = dict[str, Any]
 ID_CHARACTERS_MAX = 1024
 """An id comes back with every answer; real ones are short, and a long one would break the size of frames."""
 
+PARTS_MAX = 500_000
+"""So many objects and arrays in one frame: 8 MiB of `[` would take a second of everybody's and 300 MB to read."""
+TOO_MANY_PARTS = f"more than {PARTS_MAX} objects and arrays"
+PARTS_BYTES = 1024 * 1024
+"""Smaller frames are not looked at for that."""
+
 _ID_MAX = 2**63 - 1
 _ID_MIN = -(2**63)
 
@@ -87,11 +93,23 @@ Message: TypeAlias = Single | Garbage | list[Any]
 
 def parse(frame: bytes) -> Message:
     """What the frame says. A JSON array comes back as the list of its raw members (see `classify`)."""
+    if len(frame) > PARTS_BYTES and _has_too_many_parts(frame):
+        return Garbage(TOO_MANY_PARTS)
     try:
         value = orjson.loads(frame)
     except orjson.JSONDecodeError as error:
         return Garbage(str(error), is_blank=not frame.strip())
     return value if type(value) is list else classify(value)
+
+
+def _has_too_many_parts(frame: bytes) -> bool:
+    if frame.count(b"[") + frame.count(b"{") <= PARTS_MAX:
+        return False
+    plain = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if plain.count(b'"') > PARTS_MAX:
+        return True
+    bare = b"".join(plain.split(b'"')[::2])  # within a text there may be as many as it likes
+    return bare.count(b"[") + bare.count(b"{") > PARTS_MAX
 
 
 def standard_parse(frame: bytes) -> Message:

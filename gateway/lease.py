@@ -24,7 +24,7 @@ from typing import Any
 from zlib import crc32
 
 from gateway.agents import Agents
-from gateway.backplane.base import Backplane, BackplaneUnavailable, Beat, WorkerRow
+from gateway.backplane.base import Backplane, BackplaneUnavailable, Beat, WorkerRow, nothing
 from gateway.desk import Desk
 from gateway.executor import Executor
 from gateway.hub import Hub
@@ -56,6 +56,10 @@ class Lease:
         rooms: tuple[Agents, Registrar, Desk, Executor, Reception],
         describe: Callable[[], WorkerRow],
     ) -> None:
+        self.on_beat = nothing
+        """Called at each beat that was taken."""
+        self.workers = 1
+        """How many hold a lease, as of the last beat."""
         self._settings = settings
         self._backplane = backplane
         self._tasks = tasks
@@ -133,6 +137,8 @@ class Lease:
         elif self._look_again or (self._recover_again and not self._is_recovering):
             self._look_again = False
             self.recover()
+        self.workers = sum(until > beat.now_ms for until in beat.workers.values())
+        self.on_beat()
         try:
             await self._read_changes()
         except BackplaneUnavailable as error:  # in a Cluster that list may be away alone; the next beat reads on
@@ -146,6 +152,7 @@ class Lease:
         since_ms, now_ms = self._changed_since_ms, self._backplane.now_ms
         for agent, revision in (await self._backplane.changed(since_ms)).items():
             self._agents.note_revision(agent, revision)
+            self._registrar.note_change(agent, revision)
         self._changed_since_ms = now_ms - CHANGED_OVERLAP_MS
 
     async def _look_after_others(self, beat: Beat) -> None:
@@ -231,6 +238,7 @@ class Lease:
             while self._recover_again:
                 self._recover_again = False
                 await self._put_back(list(self._hub.tool_servers.values()))
+                await self._registrar.put_back_pins()
                 for robot in self._hub.robots.values():
                     self._reception.note_row(robot)
                 self._agents.refresh_all()

@@ -17,7 +17,8 @@ from typing import Any
 
 import orjson
 
-from gateway.meters import LEVELS, Counter
+from gateway.counting import Counter
+from gateway.meters import LEVELS
 from gateway.redaction import HIDDEN, SECRET_NAMES, redact
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
@@ -77,6 +78,7 @@ def set_up(level: str, log_format: str) -> None:
             "root": {"level": "WARNING" if level == "DEBUG" else level, "handlers": ["stderr"]},
             "loggers": {
                 "gateway": {"level": level},
+                "gateway.audit": {"level": "INFO"},  # whoever asked for it wants all of it
                 "uvicorn": quiet,
                 "uvicorn.error": quiet,
                 "uvicorn.access": {**quiet, "level": "CRITICAL", "propagate": False},

@@ -16,8 +16,9 @@ from typing import Any
 import orjson
 
 from gateway import logs
+from gateway.declared import Kind
 from gateway.listening import ListenError, listen
-from gateway.settings import Kind, Settings, specs
+from gateway.settings import Settings, specs
 
 NO_CHANNEL = -1
 _CHANNEL = "channel"

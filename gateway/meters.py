@@ -1,50 +1,19 @@
-"""What a worker counts: the table of its metrics, and the counters and histograms that its rooms move.
+"""What a worker counts: the table of its metrics, and those of one worker under its names.
 
 Theory of operation
 -------------------
 `METRICS` is the one source: exposition, documentation and dashboards read names, labels and allowed label values from
-it. Counting happens on the way of every call, so it is a plain addition in a dict; nothing is formatted, locked or
-allocated before somebody asks. Gauges are not kept at all: the worker is asked when `/metrics` is read
-(`Worker.gauges`), and `Meters.read` puts both together as one `Reading`.
+it; `gateway.counting` does the counting. Gauges are not kept at all: the worker is asked when `/metrics` is read
+(`Panel.gauges`), and `Meters.read` puts both together as one `Reading`.
 
 Every label has few values, all known here, and none names an agent, a tool server or a tool. A value that is not
 in the table is counted as `other`, where the table has that, else it is a fault of ours and raises.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import product
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
-PREFIX = "mcpgw_"
-OTHER = "other"
-
-Kind = Literal["counter", "gauge", "histogram"]
-Merge = Literal["sum", "max", "min"]
-Labels: TypeAlias = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric. `merge` says how the values of several workers become one."""
-
-    name: str
-    """Without the prefix."""
-    kind: Kind
-    help: str
-    labels: Mapping[str, Labels] = field(default_factory=dict)
-    """Label → its allowed values, in order; an empty tuple: one value for each build, set once."""
-    merge: Merge = "sum"
-    bounds: tuple[float, ...] = ()
-    """Upper bounds of a histogram's buckets, inclusive; +Inf comes by itself."""
-    shown: tuple[Labels, ...] = ()
-    """The series of a counter that are there from the start, with 0, where not all of them can occur."""
-
-    @property
-    def full_name(self) -> str:
-        return PREFIX + self.name
-
+from gateway.counting import OTHER, Counter, Histogram, Labels, Merge, Metric, Peak, Spread
 
 # A fast answer of a tool server, a slow one, the deadline (27 s), and the hard maximum (300 s). The event loop's clock
 # counts milliseconds.
@@ -58,7 +27,8 @@ SIDES = ("robot", "tool_server")
 STATES = ("starting", "up", "draining", "stopping")
 CLOSE_CODES = ("1000", "1001", "1002", "1003", "1005", "1006", "1007", "1008", "1009", "1011", "1012", "1013", OTHER)
 REFUSALS = (
-    *("no_token", "bad_token", "bad_server_id", "not_ready", "draining", "full", "rate", "agent_full"),
+    *("no_token", "bad_token", "bad_server_id", "origin", "source_rate", "agent_rate"),
+    *("not_ready", "draining", "full", "rate", "agent_full"),
     *("not_found", "turnstile", "late", "head_too_large", "body_too_large", "pipelined", "bad_request", OTHER),
 )
 ENDS: Mapping[str, Labels] = {
@@ -69,6 +39,7 @@ ENDS: Mapping[str, Labels] = {
     # Ours (`errors.py`).
     "bad_params": ("false",),
     "unknown_tool": ("false",),
+    "not_allowed": ("false",),
     "no_tool_server": ("false",),
     "offline": ("false",),
     "tool_server_lost": ("unknown",),
@@ -77,6 +48,7 @@ ENDS: Mapping[str, Labels] = {
     "versions_differ": ("false",),
     "timed_out": ("false", "unknown"),
     "overloaded": ("false",),
+    "over_quota": ("false",),
     "backplane_unavailable": ("false", "unknown"),
     "draining": ("false", "unknown"),
     "bad_answer": ("true",),
@@ -94,8 +66,11 @@ NACKS = ("moved", "early", "busy", "fenced", "late", "bad", "lost", "unsupported
 VERDICTS = ("ok", "gone", "nosub", "late", "dup", "refused", "unavailable", "unknown")
 HANDSHAKES = ("ready", "failed", "left")
 """Registered; given up by the gateway; its connection went before."""
+PIN_REPORTS = ("changed", "new", "removed", "new_server", "full")
 LINKS = ("commands", "subscriber")
 COMMAND_ERRORS = ("refused", "misdirected", "unsent", "unanswered")
+FORGERIES = ("unsigned", "wrong")
+AUDIT_FATES = ("written", "lost", "suppressed")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 _TABLE = (
@@ -162,8 +137,13 @@ _TABLE = (
     Metric("gaps_total", "counter", "Times at which messages from other workers may have been missed."),
     Metric("calls_recovered_total", "counter",
            "Calls found in the ledger after a gap: their answers (robot), themselves (tool_server).", {"side": SIDES}),
+    Metric("forged_total", "counter",
+           "Messages of other workers, also in records, that were dropped: unsigned, or signed with no key of ours.",
+           {"cause": FORGERIES}),
     Metric("workers_reaped_total", "counter", "Dead workers that this one has cleaned up after."),
     Metric("catalog_changes_total", "counter", "Catalogs rebuilt with other tools than before."),
+    Metric("pin_reports_total", "counter", "Tools found to differ from their pins (docs/pins.md), by kind.",
+           {"kind": PIN_REPORTS}),
     # Redis
     Metric("redis_reconnects_total", "counter", "Connections to Redis that had to be made anew.", {"link": LINKS}),
     Metric("redis_command_errors_total", "counter",
@@ -174,118 +154,19 @@ _TABLE = (
     Metric("loop_lag_seconds", "histogram", "How much later than asked for the event loop woke the clock.",
            bounds=LAG_BOUNDS),
     Metric("log_records_total", "counter", "Log records, by level.", {"level": LEVELS}),
+    Metric("audit_records_total", "counter",
+           "Audit records: written, lost (the store did not take them), suppressed (one of a flood of refusals).",
+           {"fate": AUDIT_FATES}),
 )  # fmt: skip
 
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _TABLE}
 """Every metric by its name without prefix."""
 
 
-class Series:
-    """One series of a counter, for who counts it on every call: `series.count += 1`."""
-
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        self.count = 0
-
-
-class Counter:
-    """How often something has happened, by label values. Every series is there from the start: a rate needs a zero."""
-
-    __slots__ = ("_allowed", "_series")
-
-    def __init__(self, metric: Metric) -> None:
-        self._allowed = frozenset(product(*metric.labels.values()))
-        self._series = {labels: Series() for labels in metric.shown or sorted(self._allowed)}
-
-    def add(self, *labels: str) -> None:
-        """Count one more. An unknown value of the last label is `other` where there is that; else raises KeyError."""
-        try:
-            self._series[labels].count += 1
-        except KeyError:
-            self.series(*labels).count += 1
-
-    def series(self, *labels: str) -> Series:
-        """The series of these label values, to be counted directly. Raises KeyError as `add` does."""
-        known = labels if labels in self._allowed else (*labels[:-1], OTHER)
-        if known not in self._allowed:
-            raise KeyError(labels)
-        return self._series.setdefault(known, Series())
-
-    @property
-    def values(self) -> dict[Labels, int]:
-        return {labels: series.count for labels, series in self._series.items()}
-
-    def of(self, *labels: str) -> int:
-        """How often so far; labels may be left out from the right: then all of theirs together."""
-        return sum(count for key, count in self.values.items() if key[: len(labels)] == labels)
-
-
-class Histogram:
-    """How large something was: counts by bucket, and the sum.
-
-    `observe(value)` only notes the value, since that is on the way of every call; `fold` sorts what was noted into
-    buckets, whenever somebody reads and at every tick.
-    """
-
-    __slots__ = ("_counts", "_noted", "_sum", "bounds", "observe")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-        self._noted: list[float] = []
-        self.observe: Callable[[float], None] = self._noted.append
-
-    def fold(self) -> None:
-        """Sort what was noted into its buckets. To be called again and again, else the notes grow."""
-        for value in self._noted:
-            self._counts[bisect_left(self.bounds, value)] += 1
-        self._sum += sum(self._noted)
-        self._noted.clear()
-
-    def spread(self) -> "Spread":
-        """Everything that was observed so far."""
-        self.fold()
-        return Spread(tuple(self._counts), self._sum)
-
-    @property
-    def count(self) -> int:
-        return sum(self.spread().counts)
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """A histogram as it was read: one count per bucket (not cumulative), the last one above all bounds."""
-
-    counts: tuple[int, ...]
-    sum: float
-
-
 Gauges: TypeAlias = Mapping[str, Mapping[Labels, float]]
 """What is, now: metric → label values → value."""
 Reading: TypeAlias = dict[str, dict[Labels, float | Spread]]
 """All metrics of one worker, by name without prefix, or of several after `merge`."""
-
-
-class Peak:
-    """The largest of what was noted within the last so many seconds, to a sixth of that."""
-
-    def __init__(self, seconds: float = 30.0) -> None:
-        self._slot_seconds = seconds / 6
-        self._slots: dict[int, float] = {}
-
-    def note(self, value: float, now: float) -> None:
-        slot = int(now / self._slot_seconds)
-        known = self._slots.get(slot)
-        if known is None:
-            self._slots = {number: peak for number, peak in self._slots.items() if number > slot - 6}
-            known = 0.0
-        self._slots[slot] = max(known, value)
-
-    def value(self, now: float) -> float:
-        oldest = int(now / self._slot_seconds) - 6
-        return max((peak for number, peak in self._slots.items() if number > oldest), default=0.0)
 
 
 class Meters:
@@ -319,6 +200,9 @@ class Meters:
         self.redis_probe_failures_total = self._counter("redis_probe_failures_total")
         self.loop_lag_seconds = self._histogram("loop_lag_seconds")
         self.log_records_total = self._counter("log_records_total")
+        self.forged_total, self.pin_reports_total, self.audit_records_total = (
+            self._counter(name) for name in ("forged_total", "pin_reports_total", "audit_records_total")
+        )
         self.loop_lag_peak = Peak()
 
     def _counter(self, name: str) -> Counter:

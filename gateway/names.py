@@ -18,6 +18,15 @@ def fold(name: str) -> str:
     return _FOLDED.sub("_", name) or "_"
 
 
+def skeleton(name: str) -> str:
+    """What people and language models tell a listed name by: equal for names that are easily taken for each other.
+
+    That is: case, hyphen or underscore, how many of them, and those at either end, where the sanitiser leaves one for
+    each character that nobody sees.
+    """
+    return "_".join(filter(None, name.replace("-", "_").split("_"))).casefold() or name
+
+
 def mark(original: str, digits: int = 4) -> str:
     """The first hex digits of the original's SHA-256: what tells two tools apart whose names fold into one."""
     return hashlib.sha256(original.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
@@ -71,6 +80,12 @@ def prefixed(server_id: str, local: str, original: str, taken: Collection[str] =
     """`<server_id>__<local>`, cut to 64 characters; marked further where `taken` holds that already."""
     whole = f"{server_id}\n{original}"
     return _free(cut(f"{fold(server_id)}__{local}", whole), whole, taken)
+
+
+def usual(server_id: str, original: str) -> tuple[str, str]:
+    """The bare and the prefixed name of a tool, where it shares neither with another one."""
+    local = cut(fold(original), original)
+    return local, prefixed(server_id, local, original)
 
 
 def server_name(name: str) -> str:

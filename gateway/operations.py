@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import orjson
 
-from gateway import finding
+from gateway import books_command, finding, pin_command, policy_command, token_command
 from gateway.doctor import diagnose
 from gateway.inspecting import Terminal, inspect
-from gateway.inspection import Wish
+from gateway.look import Wish
 from gateway.orders import drain, kick
 from gateway.settings import Settings
 
@@ -46,6 +46,7 @@ async def _inspect(settings: Settings, arguments: Namespace, terminal: Terminal)
         agent=getattr(arguments, "agent", ""),
         limit=getattr(arguments, "limit", _AGENT_LIMIT),
         grace_seconds=settings.grace_seconds,
+        pins=settings.pins,
     )
     await inspect(settings, wish, terminal, as_json=arguments.json, watch_seconds=arguments.watch)
     return 0
@@ -74,6 +75,22 @@ async def _kick(settings: Settings, arguments: Namespace, terminal: Terminal) ->
     return 0 if is_done else 1
 
 
+async def _token(settings: Settings, arguments: Namespace, terminal: Terminal) -> int:
+    return await token_command.run(settings, arguments, terminal.write, terminal.warn)
+
+
+async def _policy(settings: Settings, arguments: Namespace, terminal: Terminal) -> int:
+    return await policy_command.run(settings, arguments, terminal.write)
+
+
+async def _pins(settings: Settings, arguments: Namespace, terminal: Terminal) -> int:
+    return await pin_command.run(settings, arguments, terminal.write)
+
+
+async def _books(settings: Settings, arguments: Namespace, terminal: Terminal) -> int:
+    return await books_command.run(settings, arguments, terminal.write)
+
+
 def _sayer(terminal: Terminal) -> Callable[[str], None]:
     return lambda line: terminal.write(f"{line}\n")
 
@@ -83,4 +100,8 @@ _COMMANDS: Mapping[str, Callable[[Settings, Namespace, Terminal], Awaitable[int]
     "doctor": _doctor,
     "drain": _drain,
     "kick": _kick,
+    "token": _token,
+    "policy": _policy,
+    "books": _books,
+    "pins": _pins,
 }

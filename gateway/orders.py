@@ -1,7 +1,8 @@
 """`mcp-gateway drain` and `mcp-gateway kick`: what an operator tells a worker, and what came of it.
 
 Both say what they did and then watch the directory, since a message alone proves nothing: a worker drains when its row
-says so, and a tool server is gone when its row names another connection, or none.
+says so, and a tool server is gone when its row names another connection, or none. Where workers sign what they tell
+each other (GATEWAY_ENVELOPE_KEY), so must who gives them orders: others are not heard.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from gateway.backplane.base import BackplaneUnavailable, WorkerRow
 from gateway.backplane.envelope import Envelope, encode
 from gateway.backplane.facts import AgentFacts, WorkerFacts
 from gateway.backplane.redis.window import Window
+from gateway.backplane.seal import make_seal
 from gateway.directory import Row
 from gateway.operating import CannotOperate, window_into
 from gateway.settings import Settings
@@ -24,6 +26,9 @@ REASON_CHARS_MAX = 200
 _EVENTS = 100
 REASON = "运维人员断开，请重连 / closed by an operator; please redial"
 
+_SIGNED_ZH = "若网关设置了 GATEWAY_ENVELOPE_KEY，这里也要设置成相同的"
+_SIGNED = "If the workers have a GATEWAY_ENVELOPE_KEY, this command needs the same"
+
 Say = Callable[[str], None]
 
 
@@ -34,17 +39,23 @@ async def drain(settings: Settings, worker: str, say: Say, wait_seconds: float |
     """
     async with window_into(settings) as window:
         chosen = choose(await window.workers(), worker)
-        if chosen.state == "up":
-            notice = encode(Envelope("drain", worker=chosen.id)).decode()
-            if not await window.reader.tell(window.keys.ctl, notice):
-                raise CannotOperate("没有工作进程听到 / no worker has heard it: mcp-gateway doctor")
+        order = Envelope("drain", worker=chosen.id)
+        if chosen.state == "up" and not await _tell(window, settings, window.keys.ctl, order):
+            raise CannotOperate("没有工作进程听到 / no worker has heard it: mcp-gateway doctor")
         if not await _has_begun(window, chosen.id):
-            say(f"{chosen.id}: 没有开始排空，忙还是冻结？ / does not begin to drain; is it busy, or frozen?")
+            told = f"{chosen.id}: 没有开始排空，忙还是冻结？{_SIGNED_ZH}"
+            say(f"{told} / does not begin to drain; is it busy, or frozen? {_SIGNED}")
             return False
         say(f"{chosen.id}: 正在排空 / draining")
         if wait_seconds is None:
             return True
         return await _until_gone(window, chosen.id, say, wait_seconds or float("inf"))
+
+
+async def _tell(window: Window, settings: Settings, channel: str, envelope: Envelope) -> int:
+    """Publish it, signed if workers sign; how many have heard it."""
+    seal, message = make_seal(settings.envelope_key), encode(envelope)
+    return await window.reader.tell(channel, (seal.sign(channel, message) if seal else message).decode())
 
 
 def choose(workers: Sequence[WorkerFacts], word: str) -> WorkerFacts:
@@ -123,13 +134,14 @@ async def kick(settings: Settings, agent: str, server_id: str, say: Say, wait_se
         facts, row = await _row(window, agent, server_id)
         reason = reason.encode("utf-8", "replace").decode()[:REASON_CHARS_MAX] or REASON
         envelope = Envelope("kick", agent=facts.id, server=server_id, conn=row.conn, reason=reason)
-        if not await window.reader.tell(window.keys.mailbox(row.worker), encode(envelope).decode()):
+        if not await _tell(window, settings, window.keys.mailbox(row.worker), envelope):
             raise CannotOperate(
                 f"工作进程 {row.worker} 没有听到 / worker {row.worker} has not heard it: mcp-gateway doctor"
             )
         now = await _changed(window, facts.tag, server_id, row, wait_seconds)
         if now == row:
-            say(f"{agent}/{server_id}: {row.conn} 没有断开 / was not closed within {span(wait_seconds)}")
+            told = f"{agent}/{server_id}: {row.conn} 没有断开"
+            say(f"{told}。{_SIGNED_ZH} / was not closed within {span(wait_seconds)}. {_SIGNED}")
             return False
         say(f"{agent}/{server_id}: 已断开 / closed: {row.conn} ({row.worker})")
         if now is not None and now.state != "up":

@@ -12,7 +12,7 @@ from typing import TypeVar
 from gateway import registry
 from gateway.backplane.base import Change, Snapshot
 from gateway.directory import Claim, Row
-from gateway.registry import Admitted, Newcomer, Rules
+from gateway.registration import Admitted, Newcomer, Rules
 
 Value = TypeVar("Value")
 

@@ -43,6 +43,10 @@ class Allowance:
         """Take so many, whether there are or not: what is owed must grow back first."""
         self._left, self._at = self._left_at(now) - units, now
 
+    def owed(self, now: float) -> float:
+        """How many were spent that were not there, and have not grown back."""
+        return max(0.0, -self._left_at(now))
+
     def is_spent(self, now: float) -> bool:
         """Whether nothing is left."""
         return self._left_at(now) <= 0

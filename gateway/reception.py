@@ -8,10 +8,13 @@ robots together, a moment after the first of them, and only to those whose list 
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Mapping
 
 from gateway.agents import Agent, Agents
 from gateway.backplane.base import Backplane, BackplaneUnavailable, RobotRow
 from gateway.desk import Desk
+from gateway.errors import CloseCode
 from gateway.robotlink import RobotLink
 from gateway.robotsession import CancelCall, RouteCall
 from gateway.settings import Settings
@@ -19,6 +22,9 @@ from gateway.tasks import Tasks
 
 ROWS_PAUSE_SECONDS = 0.05
 """How long robots' rows are gathered before they are written: most robots introduce themselves meanwhile."""
+
+
+FULL_REASON = "该智能体的小智端过多 / this agent has too many robots"
 
 
 class Reception:
@@ -142,13 +148,42 @@ class Reception:
             if not self._backplane.is_connected:
                 raise BackplaneUnavailable(self._backplane.trouble)
             rows, self._rows = self._rows, {}
+            new = [of for of, row in rows.items() if row is not None and of not in self._written]
             self._written |= rows.keys()
             try:
-                await self._backplane.put_robots(rows)
+                counts = await self._backplane.put_robots(rows)
             except BackplaneUnavailable:
                 self._rows = {**rows, **self._rows}  # the next beat tries again
                 raise
             self._written -= {of for of, row in rows.items() if row is None}
+        if self._backplane.is_shared:
+            self._check_room(counts, new)
+
+    def _check_room(self, counts: Mapping[str, int], new: list[tuple[str, str]]) -> None:
+        """Send those away that came last to an agent which has too many robots on all workers together.
+
+        Of several workers that let somebody in at the same time only those that wrote last find too many.
+        """
+        unwritten: Counter[str] = Counter()
+        for of, row in self._rows.items():
+            unwritten[of[0]] += -1 if row is None else of not in self._written
+        over: dict[str, int] = {}
+        for agent_id, count in counts.items():
+            agent = self._agents.get(agent_id)
+            if agent is not None:
+                here = len(agent.robots) - unwritten[agent_id]
+                agent.note_robots_elsewhere(max(0, count - here), self._tasks.now())
+                over[agent_id] = count - agent.policy.limit("robots_per_agent", self._settings.robots_per_agent)
+        for agent_id, conn in reversed(new):
+            if over.get(agent_id, 0) > 0:
+                over[agent_id] -= 1
+                self._send_away(agent_id, conn)
+
+    def _send_away(self, agent_id: str, conn: str) -> None:
+        agent = self._agents.get(agent_id)
+        link = agent.robots.get(conn) if agent is not None else None
+        if link is not None:
+            link.connection.wire.close(int(CloseCode.TRY_AGAIN_LATER), FULL_REASON)
 
     async def _write_rows(self) -> None:
         try:

@@ -11,20 +11,23 @@ live connection has is put back in the end, and what is gone is cleaned up by th
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
+from dataclasses import replace
 from typing import Any
 
 from gateway import chronicle, registry
-from gateway.agents import Agents
+from gateway.agents import Agent, Agents
 from gateway.backplane.base import Backplane, BackplaneUnavailable, Change, Snapshot
 from gateway.backplane.envelope import Envelope
-from gateway.directory import Row
+from gateway.directory import Pins, Row
 from gateway.errors import CloseCode
+from gateway.ghosts import Ghosts
 from gateway.hub import Hub
+from gateway.pinning import Pinning
 from gateway.redaction import redact
-from gateway.registry import Admitted, Newcomer, ProbeFirst, Superseded, TooMany
+from gateway.registration import Admitted, Newcomer, ProbeFirst, Superseded, TooMany
 from gateway.settings import Settings
-from gateway.tasks import Tasks
+from gateway.tasks import Tasks, each
 from gateway.toollink import ToolLink
 from gateway.tools import Tool, digest, fit
 from gateway.toolsession import Stage, ToolsRead
@@ -34,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 TRIES_MAX = 200
 RETRY_SECONDS = 1.0
-PROBES_MAX = 2
+PINS_AT_ONCE = 4
 NEW_TOOLS_LIMIT = f"{NEW_SETS} × GATEWAY_TOOLSET_BYTES of new tool lists within an hour"
 REPLACED = "已被相同 server_id 的新连接取代 / replaced by a newer connection of the same server_id"
 SUPERSEDED = "已被其他网关进程上的新连接取代 / replaced by a newer connection on another worker"
@@ -52,18 +55,18 @@ class Registrar:
         self._is_settled = asyncio.Event()
         self._is_settled.set()
         self._turns: dict[str, list[Callable[[], Awaitable[None]]]] = {}
-        self._probes: dict[str, asyncio.Future[bool]] = {}
+        self._ghosts = Ghosts(settings, backplane, hub)
         self._told: set[str] = set()
         """Connections of which the directory may know something."""
         self._displaced: dict[str, tuple[str, Row]] = {}
         """Connection → the server_id and live row that it may have taken over, in a commit that was not heard of."""
+        self._pinning = Pinning(settings, backplane, tasks, agents)
         self.rules = agents.rules
         self._meters = backplane.meters
 
     async def settled(self) -> None:
         """Wait until everything has been told to the directory, at the worker's end: nobody is displaced any more."""
-        for number in self._probes:
-            self.on_probed(number, is_alive=True)
+        self._ghosts.give_up()
         await self._is_settled.wait()
 
     # What happens to a tool server's connection
@@ -82,7 +85,7 @@ class Registrar:
             self._refuse(link, NEW_TOOLS_LIMIT)
             return
         toolsets.keep(toolset, read.tools, len(read.encoded))
-        link.offer = self._newcomer(link, toolset, _names(read.tools))
+        link.offer = self._newcomer(link, toolset, read.tools, len(read.encoded))
         self._in_turn(link, lambda: self._register(link, read.tools, read.encoded))
 
     def on_gone(self, link: ToolLink, cause: str) -> None:
@@ -95,9 +98,15 @@ class Registrar:
             return
 
         def decide(snapshot: Snapshot) -> Change | Superseded:
-            return registry.restore(snapshot, link.server_id, row, claims) if link.row is row else Change()
+            if link.row is not row:
+                return Change()
+            change = registry.restore(snapshot, link.server_id, row, claims)
+            if not isinstance(change, Change):
+                return change
+            return self._pinning.judge(link, row.toolset, snapshot, link.server_id, change)
 
         decided = await self._settle(agent, decide)
+        self._pinning.report(link)
         if isinstance(decided, Superseded) and link.row is row:
             self._close_superseded(link)
         elif link.row is None:  # it went meanwhile, and `_end` may have looked before its row was back
@@ -105,6 +114,45 @@ class Registrar:
             await self._settle(
                 agent, lambda snapshot: registry.go_offline(snapshot, link.server_id, conn, cause, self.rules)
             )
+
+    async def put_back_pins(self) -> None:
+        """Make sure that the store has all pins that this worker knows of."""
+        await each(self._agents.pinboard.agents, self._put_back_pins, at_once=PINS_AT_ONCE)
+
+    async def _put_back_pins(self, agent: str) -> None:
+        await self._settle(agent, lambda _: Change())
+
+    def note_policy(self, agents: Set[str] | None) -> None:
+        """The policies of these agents (None: of all) may want tools pinned that were not until now."""
+        wanted = [
+            link
+            for link in self._hub.tool_servers.values()
+            if (agents is None or link.connection.agent in agents) and self._pinning.wants(link)
+        ]
+        if wanted:
+            self._tasks.spawn(self._pin(wanted), "pin what is registered")
+
+    def note_change(self, agent_id: str, revision: int) -> None:
+        """The agent's facts have reached this revision: somebody may have had pins forgotten of what is here."""
+        agent = self._agents.get(agent_id)
+        if agent is None or not agent.tool_servers or self._pinning.mode(agent_id) == "off":
+            return
+        if revision > self._agents.pinboard.revision(agent_id):
+            self._tasks.spawn(self._pin_again(agent), f"look at pins of {agent_id}")
+
+    async def _pin_again(self, agent: Agent) -> None:
+        try:
+            stored = await self._backplane.snapshot(agent.id)
+        except BackplaneUnavailable:
+            return  # whoever has a connection here has its turn once a minute anyhow
+        kept = self._agents.pinboard.recall(agent.id, stored).pins
+        await self._pin([link for link in agent.tool_servers.values() if kept.get(link.server_id, Pins()).is_forgotten])
+
+    async def _pin(self, links: list[ToolLink]) -> None:
+        try:
+            await each(links, self.put_back, at_once=PINS_AT_ONCE)
+        except BackplaneUnavailable as error:  # every link has its turn once a minute anyhow
+            logger.warning("tools not pinned yet", extra={"event": "pins_unwritten", "cause": str(error)})
 
     async def bury(self, agent: str, worker: str) -> None:
         """Take everything of a dead worker offline in this agent."""
@@ -145,13 +193,17 @@ class Registrar:
     async def _settle(self, agent: str, decide: Callable[[Snapshot], Any]) -> Any:
         """Read, decide, commit, until the commit is taken. A decision that is no change is returned as it is."""
         for attempt in range(TRIES_MAX):
-            snapshot = await self._backplane.snapshot(agent)
+            stored = await self._backplane.snapshot(agent)
+            snapshot = self._agents.pinboard.recall(agent, stored)
             decision = decide(snapshot)
             change = decision.change if isinstance(decision, Admitted) else decision
+            if isinstance(change, Change):
+                change = self._pinning.restored(stored, snapshot, change)
             if not isinstance(change, Change) or not change:
                 return decision
             revision = await self._backplane.commit(agent, snapshot.revision, change)
             if revision is not None:
+                self._agents.pinboard.note(agent, snapshot, change.pins, revision)
                 self._agents.note_revision(agent, revision)
                 return decision
             await asyncio.sleep(random.uniform(0.0, 0.002 * min(attempt + 1, 20)))
@@ -175,19 +227,20 @@ class Registrar:
             toolset = digest(encoded)
             self._agents.toolsets.keep(toolset, tools, len(encoded))
             await self._backplane.put_toolsets({toolset: encoded})
-            decided = await self._decide(link, toolset, _names(tools), ghosts, twins)
+            decided = await self._decide(link, self._newcomer(link, toolset, tools, len(encoded)), ghosts, twins)
             match decided:
                 case Admitted():
                     self._on_admitted(link, decided, encoded)
                     return
                 case ProbeFirst(_, row):
-                    (twins if await self._is_alive(row) else ghosts).add(row.conn)
-                case TooMany(limit, 0):
-                    self._refuse(link, limit)
-                    return
-                case TooMany(limit, room):
-                    self._leave_out(link, limit, len(tools) - room)
-                    tools, encoded, _ = fit(tools, room, self._settings.toolset_bytes)
+                    (twins if await self._ghosts.is_alive(row) else ghosts).add(row.conn)
+                case TooMany(limit, room, room_bytes):
+                    most = self._settings.toolset_bytes
+                    tools, encoded, left_out = fit(tools, room, most if room_bytes is None else min(most, room_bytes))
+                    if not tools:
+                        self._refuse(link, limit)
+                        return
+                    self._leave_out(link, limit, left_out)
                 case Superseded():
                     self._close_superseded(link)
                     return
@@ -195,31 +248,35 @@ class Registrar:
                     self._log(link, logging.WARNING, "its row is gone and is put back", event="row_put_back")
                     await self.put_back(link)
 
-    async def _decide(
-        self, link: ToolLink, toolset: str, originals: tuple[str, ...], ghosts: set[str], twins: set[str]
-    ) -> Any:
-        connection, server_id = link.connection, link.server_id
+    async def _decide(self, link: ToolLink, newcomer: Newcomer, ghosts: set[str], twins: set[str]) -> Any:
+        connection, server_id, toolset = link.connection, link.server_id, newcomer.toolset
+        rules = self._agents.rules_of(connection.agent)
         if link.row is not None:
-            return await self._settle(
-                connection.agent,
-                lambda snapshot: registry.swap_tools(
-                    snapshot, server_id, connection.id, toolset, originals, self.rules
-                ),
-            )
-        newcomer = self._newcomer(link, toolset, originals)
 
-        def decide(snapshot: Snapshot) -> registry.Registration:
+            def swap(snapshot: Snapshot) -> Any:
+                decision = registry.swap_tools(snapshot, server_id, newcomer, rules)
+                return self._with_pins(link, toolset, snapshot, decision)
+
+            return await self._settle(connection.agent, swap)
+
+        def decide(snapshot: Snapshot) -> Any:
             self._told.add(connection.id)
             decision = registry.register(
-                snapshot, newcomer, self.rules, dead=self._agents.dead_workers, ghosts=ghosts, twins=twins
+                snapshot, newcomer, rules, dead=self._agents.dead_workers, ghosts=ghosts, twins=twins
             )
             if isinstance(decision, Admitted) and decision.displaced is not None:
                 self._displaced[connection.id] = decision.server_id, decision.displaced
-            return decision
+            return self._with_pins(link, toolset, snapshot, decision)
 
         return await self._settle(connection.agent, decide)
 
-    def _newcomer(self, link: ToolLink, toolset: str, originals: tuple[str, ...]) -> Newcomer:
+    def _with_pins(self, link: ToolLink, toolset: str, snapshot: Snapshot, decision: Any) -> Any:
+        if not isinstance(decision, Admitted):
+            return decision
+        change = self._pinning.judge(link, toolset, snapshot, decision.server_id, decision.change)
+        return decision if change is decision.change else replace(decision, change=change)
+
+    def _newcomer(self, link: ToolLink, toolset: str, tools: list[Tool], size_bytes: int) -> Newcomer:
         return Newcomer(
             worker=self._backplane.worker_id,
             conn=link.connection.id,
@@ -227,8 +284,9 @@ class Registrar:
             name=link.session.name,
             version=link.session.version,
             toolset=toolset,
-            originals=originals,
+            originals=_names(tools),
             trouble=redact(link.trouble),
+            toolset_bytes=size_bytes,
         )
 
     def _on_admitted(self, link: ToolLink, admitted: Admitted, encoded: bytes) -> None:
@@ -238,6 +296,7 @@ class Registrar:
         link.server_id, link.row, link.claims = admitted.server_id, admitted.row, dict(admitted.claims)
         if not self._is_here(link):
             return  # `on_gone` has its turn next
+        self._pinning.report(link)
         peer = f"{link.session.name} {link.session.version}".strip()
         told: dict[str, object] = {"peer": peer, "tools": admitted.row.tools}
         if is_new:
@@ -269,7 +328,7 @@ class Registrar:
     def kick(self, row: Row, agent: str, server_id: str, reason: str) -> None:
         """Have the row's connection closed with 1000."""
         here = self._hub.tool_servers.get(row.conn)
-        if here is not None:
+        if here is not None and here.connection.agent == agent:
             here.close(CloseCode.REPLACED, reason, "replaced")
         elif row.worker != self._backplane.worker_id:
             self._backplane.send(
@@ -280,6 +339,7 @@ class Registrar:
         cause = redact(cause)  # the reason is the peer's; it goes to whoever asks for the status
         agent, conn, server_id, row = link.connection.agent, link.connection.id, link.server_id, link.row
         link.row = None
+        self._pinning.forget(link)
         if conn not in self._told:
             self._agents.do_without_store(agent)
             return  # it came and went while the store was away
@@ -309,49 +369,9 @@ class Registrar:
     def _is_here(self, link: ToolLink) -> bool:
         return link.connection.id in self._hub.tool_servers and not link.cause
 
-    # Ghost or twin?
-
-    async def _is_alive(self, row: Row) -> bool:
-        """Whether the connection of this row still answers, on whichever worker it is (design §4.4)."""
-        here = self._hub.tool_servers.get(row.conn)
-        if row.worker == self._backplane.worker_id and here is None:
-            return False
-        for _ in range(PROBES_MAX):
-            verdict = await self._probe(row, here)
-            if verdict is not None:
-                return verdict
-            if not await self._backplane.alive({row.worker}):
-                break
-        return False
-
-    async def _probe(self, row: Row, here: ToolLink | None) -> bool | None:
-        """What its worker says of the connection; None if it says nothing: a message may have been lost."""
-        number = f"{row.conn}?{random.getrandbits(32):08x}"
-        verdict: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._probes[number] = verdict
-        try:
-            if here is not None:
-                here.probe(lambda is_alive: self.on_probed(number, is_alive=is_alive))
-            else:
-                envelope = Envelope("probe", id=number, conn=row.conn)
-                self._backplane.send(row.worker, envelope, lambda receivers: self._on_receivers(number, receivers))
-            # The other side needs its own time to find out; a second more for the way.
-            async with asyncio.timeout(self._settings.ghost_seconds + 1.0):
-                return await verdict
-        except TimeoutError:
-            return None
-        finally:
-            del self._probes[number]
-
-    def _on_receivers(self, number: str, receivers: int) -> None:
-        if receivers == 0:
-            self.on_probed(number, is_alive=False)
-
     def on_probed(self, number: str, *, is_alive: bool) -> None:
         """The verdict on one probe of ours."""
-        verdict = self._probes.get(number)
-        if verdict is not None and not verdict.done():
-            verdict.set_result(is_alive)
+        self._ghosts.on_probed(number, is_alive=is_alive)
 
     def _event(self, kind: str, link: ToolLink, **fields: object) -> None:
         """Add a line to the operators' event log, without waiting for it."""

@@ -18,93 +18,18 @@ drops the tool; until then a newcomer of the same name is listed under its prefi
 new one.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import replace
 
-from gateway import names, seen
+from gateway import hygiene, names, seen
 from gateway.backplane.base import Change, Snapshot
 from gateway.directory import Claim, Row, Seen
+from gateway.registration import Admitted, Newcomer, ProbeFirst, Registration, Rules, Superseded, TooMany
 
 TAKEOVER_WINDOW_MS = 60_000
 TAKEOVERS_TO_NAME = 3
 """So many takeovers within the window are said aloud: two bridges share one server_id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The limits that the decisions keep; each is a setting (design §9)."""
-
-    hold_ms: int
-    handshake_ms: int
-    servers_max: int
-    tools_max: int
-
-    @property
-    def claims_max(self) -> int:
-        return 4 * self.tools_max
-
-    @property
-    def seen_max(self) -> int:
-        return 2 * self.servers_max
-
-
-@dataclass(frozen=True, slots=True)
-class Newcomer:
-    """A tool server whose handshake is done. `server_id` is empty for an anonymous one.
-
-    `trouble` is what is wrong with its list, which is taken as far as it goes.
-    """
-
-    worker: str
-    conn: str
-    server_id: str
-    name: str
-    version: str
-    toolset: str
-    originals: tuple[str, ...]
-    trouble: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The newcomer is `server_id` now, once the change is taken. `displaced` is the live row that it took over."""
-
-    server_id: str
-    row: Row
-    change: Change
-    displaced: Row | None
-    claims: Mapping[str, Claim]
-
-    @property
-    def takeovers(self) -> int:
-        return len(self.row.takeovers)
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeFirst:
-    """A live connection looks exactly like the newcomer: is it a ghost? Ping it, then ask again."""
-
-    server_id: str
-    row: Row
-
-
-@dataclass(frozen=True, slots=True)
-class TooMany:
-    """A limit stands in the way: `room` tools would still fit (0: the tool server itself does not)."""
-
-    limit: str
-    room: int
-
-
-@dataclass(frozen=True, slots=True)
-class Superseded:
-    """Somebody newer holds the row: this connection has to go."""
-
-    row: Row
-
-
-Registration: TypeAlias = Admitted | ProbeFirst | TooMany
 
 
 def handshake_key(conn: str) -> str:
@@ -166,10 +91,19 @@ def register(
     others = [row for server_id, row in live.items() if server_id != chosen]
     if len(others) >= rules.servers_max:
         return TooMany(f"GATEWAY_SERVERS_PER_AGENT={rules.servers_max}", 0)
+    return _beyond(others, newcomer, rules) or _admit(snapshot, newcomer, chosen, rules)
+
+
+def _beyond(others: Collection[Row], newcomer: Newcomer, rules: Rules) -> TooMany | None:
+    """The limit that the newcomer's tools would exceed, beside those of the others."""
+    count = len(newcomer.originals)
     room = max(0, rules.tools_max - sum(row.tools for row in others))
-    if len(newcomer.originals) > room:
+    if count > room:
         return TooMany(f"GATEWAY_TOOLS_PER_AGENT={rules.tools_max}", room)
-    return _admit(snapshot, newcomer, chosen, rules)
+    room_bytes = max(0, rules.catalog_bytes - sum(row.toolset_bytes for row in others))
+    if count and newcomer.toolset_bytes > room_bytes:
+        return TooMany(f"GATEWAY_CATALOG_BYTES={rules.catalog_bytes}", count, room_bytes)
+    return None
 
 
 def _identity(
@@ -230,6 +164,7 @@ def _admit(snapshot: Snapshot, newcomer: Newcomer, server_id: str, rules: Rules)
         toolset=newcomer.toolset,
         tools=len(newcomer.originals),
         takeovers=takeovers,
+        toolset_bytes=newcomer.toolset_bytes,
     )
     claims = _claims(snapshot, server_id, newcomer.originals, rules)
     rows: dict[str, Row | None] = {server_id: row, **_rows_to_drop(snapshot, server_id, rules)}
@@ -243,18 +178,18 @@ def _admit(snapshot: Snapshot, newcomer: Newcomer, server_id: str, rules: Rules)
 
 
 def swap_tools(
-    snapshot: Snapshot, server_id: str, conn: str, toolset: str, originals: tuple[str, ...], rules: Rules
+    snapshot: Snapshot, server_id: str, newcomer: Newcomer, rules: Rules
 ) -> Admitted | Superseded | TooMany | None:
     """The tool server `server_id` has other tools now. None if its row is not there or not this connection's."""
     row = snapshot.rows.get(server_id)
-    if row is None or row.conn != conn or row.state != "up":
-        return None if row is None or row.conn == conn else Superseded(row)
-    room = rules.tools_max - sum(
-        other.tools for key, other in snapshot.rows.items() if key != server_id and other.state == "up"
-    )
-    if len(originals) > room:
-        return TooMany(f"GATEWAY_TOOLS_PER_AGENT={rules.tools_max}", max(0, room))
-    fresh = replace(row, toolset=toolset, tools=len(originals))
+    if row is None or row.conn != newcomer.conn or row.state != "up":
+        return None if row is None or row.conn == newcomer.conn else Superseded(row)
+    others = [other for key, other in snapshot.rows.items() if key != server_id and other.state == "up"]
+    beyond = _beyond(others, newcomer, rules)
+    if beyond is not None:
+        return beyond
+    originals, size = newcomer.originals, newcomer.toolset_bytes
+    fresh = replace(row, toolset=newcomer.toolset, tools=len(originals), toolset_bytes=size)
     claims = _claims(snapshot, server_id, originals, rules)
     is_news = fresh != row or any(snapshot.claims.get(name) != claim for name, claim in claims.items())
     change = Change({server_id: fresh}, claims) if is_news else Change()
@@ -376,9 +311,13 @@ def _claims(snapshot: Snapshot, server_id: str, originals: Iterable[str], rules:
     }
     # Who holds a name already keeps it, also where it became the prefixed form of a later tool.
     theirs = foreign.keys() | (reserved - mine.keys())
+    suspects = {original for original, name in local.items() if _is_suspect(original, name, rules)}
+    skeletons = {names.skeleton(name) for name in foreign} if suspects else set[str]()
     change: dict[str, Claim | None] = {}
     for original, name in local.items():
         is_free = name not in theirs and name not in own and name not in change
+        if original in suspects and names.skeleton(name) in skeletons and not _holds(mine, name, original):
+            is_free = False  # it would be taken for another tool server's
         listed = name if is_free else names.prefixed(server_id, name, original, taken=theirs | change.keys())
         old = mine.get(listed)
         claimed = old.claimed if old is not None and old.original == original else now
@@ -389,8 +328,30 @@ def _claims(snapshot: Snapshot, server_id: str, originals: Iterable[str], rules:
     return {**_claims_to_drop(snapshot, change, rules), **change}
 
 
+def _is_suspect(original: str, name: str, rules: Rules) -> bool:
+    """Whether the tool must not have a name that is taken for another tool server's."""
+    return rules.tells_alike_apart or (name != original and hygiene.clean(original) != original)
+
+
+def _holds(mine: Mapping[str, Claim], name: str, original: str) -> bool:
+    return name in mine and mine[name].original == original
+
+
 def _claims_to_drop(snapshot: Snapshot, change: Mapping[str, Claim | None], rules: Rules) -> dict[str, Claim | None]:
+    """Claims whose hold is over, and of those beyond the bound the oldest of whoever has ended most.
+
+    So nobody who names ever other tools pushes out a name that is held for somebody else.
+    """
     ended = sorted((claim.until, name) for name, claim in snapshot.claims.items() if claim.until and name not in change)
     free: dict[str, Claim | None] = {name: None for until, name in ended if until <= snapshot.now_ms}
-    surplus = len(snapshot.claims.keys() | change.keys()) - rules.claims_max
-    return {**free, **{name: None for _, name in ended[: max(0, surplus)]}}
+    surplus = len(snapshot.claims.keys() | change.keys()) - len(free) - rules.claims_max
+    if surplus <= 0:
+        return free
+    counts = Counter(claim.server for claim in change.values() if claim is not None and claim.until)
+    ranked: list[tuple[int, int, str]] = []
+    for until, name in reversed(ended):
+        if name not in free:
+            server = snapshot.claims[name].server
+            counts[server] += 1
+            ranked.append((-counts[server], until, name))
+    return {**free, **{name: None for _, _, name in sorted(ranked)[:surplus]}}

@@ -91,11 +91,11 @@ class RobotLink:
 
     def fail(self, rpc_id: RpcId, failure: Failure, call: str) -> None:
         """Answer the request with an error of ours; `call` is the id that the call has in logs and records."""
-        self.send(self.session.failure(rpc_id, failure, call))
+        self.connection.wire.answer(self.session.failure(rpc_id, failure, call))
 
     def _answer(self, frame: bytes) -> None:
         if not self._line:
-            self.send(frame)
+            self.connection.wire.answer(frame)
         else:
             self._queue(frame)
 
@@ -110,7 +110,8 @@ class RobotLink:
         """Answer every list that waits, and whatever waited behind it."""
         while self._line:
             head = self._line.popleft()
-            self.send(head if isinstance(head, bytes) else self._list_frame(head, catalog))
+            if not self.connection.wire.answer(head if isinstance(head, bytes) else self._list_frame(head, catalog)):
+                self._line.clear()  # nobody is there to read them
 
     def _list_frame(self, wanted: AnswerList, catalog: Catalog) -> bytes:
         page = catalog.page(wanted.cursor)

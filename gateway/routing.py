@@ -61,6 +61,8 @@ def decide(catalog: Catalog, name: str, *, now_ms: int, grace_ms: int, lost: Los
 
 
 def _unlisted(catalog: Catalog, name: str, now_ms: int, grace_ms: int) -> Failure:
+    if name in catalog.refused:
+        return errors.not_approved(name) if catalog.refused[name] == "pins" else errors.not_allowed(name)
     if has_tool_servers(catalog, now_ms, grace_ms):
         return errors.unknown_tool(name)
     gone = [(row.offline_since, key, row.cause) for key, row in catalog.rows.items() if row.state == "offline"]

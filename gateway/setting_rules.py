@@ -1,13 +1,47 @@
 """What settings demand of each other, each demand with the sentence that explains it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from gateway.origins import ANY, normal
+from gateway.quantities import KIB
 from gateway.settings import Settings
+from gateway.sources import network
 
 _Rule = tuple[Callable[[Settings], bool], str]
 
 HOW_TO_MAKE_A_KEY = "openssl rand -hex 16    (python -c 'import secrets; print(secrets.token_hex(16))')"
 ADMIN_KEY_CHARS_MIN = 16
+RATE_BYTES_MIN = 64 * KIB
+UNSIGNED = "unsigned"
+"""In GATEWAY_ENVELOPE_KEY, beside keys: unsigned messages are taken, too, while not every worker signs yet."""
+
+
+def _unread(texts: Iterable[str], read: Callable[[str], object]) -> list[str]:
+    """The texts that `read` raises ValueError for, or makes nothing of."""
+
+    def is_read(text: str) -> bool:
+        try:
+            return bool(read(text))
+        except ValueError:
+            return False
+
+    return [text for text in texts if not is_read(text)]
+
+
+def _is_strong(key: str) -> bool:
+    return len(key) >= ADMIN_KEY_CHARS_MIN and all("!" <= char <= "~" for char in key) and "<" not in key
+
+
+def _envelope_keys(settings: Settings) -> list[str]:
+    return [key for key in settings.envelope_key if key != UNSIGNED]
+
+
+def _are_apart(settings: Settings) -> bool:
+    """Whether no key opens what is another's."""
+    alone = [settings.health_key, settings.metrics_key, settings.admin_key]
+    given = [*set(settings.key), *set(settings.envelope_key), *filter(None, alone)]
+    return len(given) == len(set(given))
+
 
 _RULES: tuple[_Rule, ...] = (
     (
@@ -69,6 +103,11 @@ _RULES: tuple[_Rule, ...] = (
         "GATEWAY_ADMIN_PORT={0.admin_port} must differ from GATEWAY_PORT: what it serves is kept off the public port",
     ),
     (
+        lambda s: s.audit != "stream" or bool(s.redis_url),
+        "GATEWAY_AUDIT=stream 需要 GATEWAY_REDIS_URL；没有 Redis 时用 GATEWAY_AUDIT=log / "
+        "GATEWAY_AUDIT=stream needs GATEWAY_REDIS_URL; without Redis use GATEWAY_AUDIT=log",
+    ),
+    (
         lambda s: not s.metrics_key or s.admin_port > 0,
         "GATEWAY_METRICS_KEY 需要 GATEWAY_ADMIN_PORT，否则没有 /metrics；例如 GATEWAY_ADMIN_PORT=9090 / "
         "GATEWAY_METRICS_KEY needs GATEWAY_ADMIN_PORT: without it there is no /metrics; "
@@ -90,6 +129,50 @@ _RULES: tuple[_Rule, ...] = (
         f"GATEWAY_ADMIN_KEY 至少 {ADMIN_KEY_CHARS_MIN} 个 ASCII 字符，否则会被猜到；生成方法 / "
         f"GATEWAY_ADMIN_KEY must have {ADMIN_KEY_CHARS_MIN} or more ASCII characters, else it is guessed; "
         "make one with: " + HOW_TO_MAKE_A_KEY,
+    ),
+    (
+        lambda s: not s.health_key or (len(s.health_key) >= ADMIN_KEY_CHARS_MIN and s.health_key.isascii()),
+        f"GATEWAY_HEALTH_KEY 至少 {ADMIN_KEY_CHARS_MIN} 个 ASCII 字符，否则会被猜到；生成方法 / "
+        f"GATEWAY_HEALTH_KEY must have {ADMIN_KEY_CHARS_MIN} or more ASCII characters, else it is guessed; "
+        "make one with: " + HOW_TO_MAKE_A_KEY,
+    ),
+    (
+        lambda s: all(_is_strong(key) for key in _envelope_keys(s)),
+        f"GATEWAY_ENVELOPE_KEY 的每个密钥至少 {ADMIN_KEY_CHARS_MIN} 个 ASCII 字符，且不能是示例；生成方法 / "
+        f"each key of GATEWAY_ENVELOPE_KEY must have {ADMIN_KEY_CHARS_MIN} or more ASCII characters and not be the "
+        "example; make one with: " + HOW_TO_MAKE_A_KEY,
+    ),
+    (
+        lambda s: UNSIGNED not in s.envelope_key or bool(_envelope_keys(s)),
+        "GATEWAY_ENVELOPE_KEY=unsigned 之外还要有密钥：它只在逐步启用签名时与密钥并列，例如 <密钥>,unsigned / "
+        "GATEWAY_ENVELOPE_KEY=unsigned needs a key beside it: it is for the time of a roll-out, as in <key>,unsigned",
+    ),
+    (
+        _are_apart,
+        "GATEWAY_KEY、GATEWAY_HEALTH_KEY、GATEWAY_METRICS_KEY、GATEWAY_ADMIN_KEY、GATEWAY_ENVELOPE_KEY 必须各不相同，"
+        "否则一把钥匙会打开别的门；生成方法 / "
+        "GATEWAY_KEY, GATEWAY_HEALTH_KEY, GATEWAY_METRICS_KEY, GATEWAY_ADMIN_KEY and GATEWAY_ENVELOPE_KEY must all "
+        "differ, else one opens what is another's; make one with: " + HOW_TO_MAKE_A_KEY,
+    ),
+    (
+        lambda s: not 0 < s.connection_rate_bytes < RATE_BYTES_MIN,
+        "GATEWAY_CONNECTION_RATE_BYTES={0.connection_rate_bytes} 至少为 64KiB，或 0 = 不限；再小，一个连接会停读太久 / "
+        "GATEWAY_CONNECTION_RATE_BYTES={0.connection_rate_bytes} must be 64KiB or more, or 0 for no limit: with less "
+        "a connection would not be read for too long at a time",
+    ),
+    (
+        lambda s: not _unread(s.trusted_proxies, network),
+        "GATEWAY_TRUSTED_PROXIES={0.trusted_proxies} 须为 IP 地址或网段，例如 10.0.0.0/8,192.168.1.7；不能是全部地址，"
+        "否则谁都能假冒来源 / "
+        "GATEWAY_TRUSTED_PROXIES={0.trusted_proxies} must be addresses or networks, for example "
+        "10.0.0.0/8,192.168.1.7, and not all addresses: then anybody could forge where he comes from",
+    ),
+    (
+        lambda s: not _unread(s.origins, lambda text: text == ANY or normal(text)),
+        "GATEWAY_ORIGINS={0.origins} 须为 * 或网页来源，例如 https://console.example.com,http://192.168.1.7:8002，"
+        "不带路径 / "
+        "GATEWAY_ORIGINS={0.origins} must be * or origins of web pages, for example "
+        "https://console.example.com,http://192.168.1.7:8002, without a path",
     ),
 )
 

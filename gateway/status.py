@@ -1,39 +1,69 @@
 """The answer to "工具端未连接, why?": an agent's tool servers, the names of their tools, and what went wrong.
 
 Pure: the facts come from whoever asks, a worker (`gateway.enquiry`) or an operator's window into Redis, and the answer
-is plain data. It has no token, no key, and no address.
+is plain data. It has no token, no key, and no address. A token that is for tool servers only is told nothing of robots,
+and one that is for a single tool server nothing of the others: not even their names.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
-from gateway import catalog, names, verdicts
+from gateway import catalog, names, pins, verdicts
 from gateway.ages import iso
 from gateway.backplane.base import Snapshot, WorkerRow
+from gateway.credential import Credential
 from gateway.directory import Row, Seen
+from gateway.policy import UNSET, Policy
 from gateway.registry import TAKEOVER_WINDOW_MS
 from gateway.seen import UNNAMED
 from gateway.verdicts import Verdict
 
 NAMES_ONLY_PAGE_BYTES = 2**30
+UNAPPROVED = (
+    "定义与记住的不同，等待批准：mcp-gateway pins show / "
+    "its definition is not the pinned one and waits for approval: mcp-gateway pins show"
+)
 
-_Listed = dict[tuple[str, str], str]
+_Names = dict[tuple[str, str], str]
 """(server_id, its own name of a tool) → the name under which robots see it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What decides, besides the facts, about what robots see."""
+
+    grace_seconds: float = 30.0
+    policy: Policy = UNSET
+    pins: str = "off"
+    """What becomes of definitions that differ from their pins, where the policy does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What robots see, and the policy that it was decided by."""
+
+    names: _Names
+    policy: Policy
+    pins_mode: str
+
+
 def answer(
-    agent: str,
+    credential: Credential,
     snapshot: Snapshot,
     tools: Mapping[str, list[str]],
     workers: Mapping[str, WorkerRow],
     robots: int,
-    *,
-    grace_seconds: float = 30.0,
+    terms: Terms = Terms(),
 ) -> dict[str, Any]:
-    """The status of one agent. `tools`: the names in the tool sets of its rows; `workers`: those with a lease."""
-    listed = _listed(snapshot, tools, round(grace_seconds * 1000))
+    """The status of the credential's agent, as far as the credential may be told it; a legacy token is told all.
+
+    `tools`: the names in the tool sets of the agent's rows; `workers`: those with a lease.
+    """
+    listed = _listed(snapshot, tools, terms)
+    whole, snapshot = snapshot, _visible(snapshot, credential.server_id)
     found = [
         _tool_server(snapshot, name, row, tools.get(row.toolset, []), listed, is_alive=row.worker in workers)
         for name, row in sorted(snapshot.rows.items())
@@ -45,17 +75,29 @@ def answer(
     ]
     unnamed = snapshot.seen.get(UNNAMED)
     return {
-        "agent": agent,
+        "agent": credential.agent,
         "time": iso(snapshot.now_ms),
         "source": "store",
         "revision": snapshot.revision,
         "verdict": _of_agent([verdict for _, verdict in found], snapshot).as_dict(),
-        "robots": robots,
+        **({} if credential.role == "mcp" else {"robots": robots}),
         "workers": len(workers),
         "tool_servers": [{**told, "verdict": verdict.as_dict()} for told, verdict in found],
         "unnamed_error": _error(unnamed) if unnamed else None,
-        "names": {"collisions": _collisions(snapshot, listed)},
+        "names": {"collisions": [] if credential.server_id else _collisions(whole, listed)},
     }
+
+
+def _visible(snapshot: Snapshot, server_id: str) -> Snapshot:
+    """The facts of one tool server alone; all of them where none is named."""
+    if not server_id:
+        return snapshot
+    return replace(
+        snapshot,
+        rows={name: row for name, row in snapshot.rows.items() if name == server_id},
+        seen={name: seen for name, seen in snapshot.seen.items() if name == server_id},
+        claims={name: claim for name, claim in snapshot.claims.items() if claim.server == server_id},
+    )
 
 
 def digests(snapshot: Snapshot) -> set[str]:
@@ -77,6 +119,9 @@ def _tool_server(
     """What is known of one row, and the verdict on it."""
     seen = snapshot.seen.get(server_id, Seen())
     state, verdict = _judged(snapshot, server_id, row, seen, is_alive=is_alive)
+    ruling = listed.policy.ruling_on_server(server_id)
+    if state == "connected" and not ruling.is_allowed:
+        verdict = verdicts.not_allowed(ruling.rule)
     told = {
         "server_id": "" if row.state == "handshake" else server_id,
         "state": state,
@@ -93,7 +138,7 @@ def _tool_server(
         "takeovers_last_minute": _takeovers(snapshot, row),
         "tools_count": row.tools,
         "tools": [_tool(snapshot, server_id, tool, listed) for tool in tools],
-        "listed": any(name == server_id for name, _ in listed),
+        "listed": any(name == server_id for name, _ in listed.names),
     }
     return told, verdict
 
@@ -162,21 +207,43 @@ def tool_names(text: bytes) -> list[str]:
         return []
 
 
-def _listed(snapshot: Snapshot, tools: Mapping[str, list[str]], grace_ms: int) -> _Listed:
+def _listed(snapshot: Snapshot, tools: Mapping[str, list[str]], terms: Terms) -> _Listed:
     bare = {digest: [{"name": name} for name in names_of] for digest, names_of in tools.items()}
-    built = catalog.build(snapshot, bare, grace_ms=grace_ms, page_bytes=NAMES_ONLY_PAGE_BYTES)
+    mode = terms.policy.pins_mode(terms.pins)
+    unapproved = (
+        (server_id, tool)
+        for server_id, row in snapshot.rows.items()
+        for tool in pins.waiting(snapshot, server_id, tools.get(row.toolset, ()))
+    )
+    built = catalog.build(
+        snapshot,
+        bare,
+        grace_ms=round(terms.grace_seconds * 1000),
+        page_bytes=NAMES_ONLY_PAGE_BYTES,
+        policy=terms.policy,
+        blocked=frozenset(unapproved if mode == "block" else ()),
+    )
     shown = [tool["name"] for page in built.pages for tool in orjson.loads(page)["tools"]]
     # What a hand in the store has broken may be listed and lead nowhere.
     routes = {name: built.routes[name] for name in shown if name in built.routes}
-    return {(route.server_id, route.original): name for name, route in routes.items()}
+    return _Listed({(route.server_id, route.original): name for name, route in routes.items()}, terms.policy, mode)
 
 
 def _tool(snapshot: Snapshot, server_id: str, tool: str, listed: _Listed) -> dict[str, str]:
-    name = listed.get((server_id, tool), "")
+    name = listed.names.get((server_id, tool), "")
     told = {"tool": tool, "listed_as": name}
-    if name in ("", tool):
-        return told
-    return {**told, "why": _why(snapshot, server_id, tool, name)}
+    why = _why(snapshot, server_id, tool, name) if name else _why_not(server_id, tool, listed.policy)
+    if listed.pins_mode != "off" and pins.waiting(snapshot, server_id, [tool]):
+        return {**told, "why": UNAPPROVED}
+    return told if name == tool or not why else {**told, "why": why}
+
+
+def _why_not(server_id: str, tool: str, policy: Policy) -> str:
+    """Why the policy keeps robots from seeing the tool; empty if it doesn't."""
+    ruling = policy.ruling(server_id, tool, *names.usual(server_id, tool))
+    if not ruling.is_allowed:
+        return f"策略不允许（{ruling.rule}） / the agent's policy does not allow it ({ruling.rule})"
+    return ""
 
 
 def _why(snapshot: Snapshot, server_id: str, tool: str, name: str) -> str:
@@ -206,7 +273,7 @@ def _holder(snapshot: Snapshot, server_id: str, tool: str) -> str:
 def _collisions(snapshot: Snapshot, listed: _Listed) -> list[dict[str, Any]]:
     """Names that several tool servers want, who holds each, and what the others' tools are called instead."""
     others: dict[str, list[dict[str, str]]] = {}
-    for server_id, tool, name in _entries(listed):
+    for server_id, tool, name in _entries(listed.names):
         if name != tool and _holder(snapshot, server_id, tool):
             bare = names.cut(names.fold(tool), tool)
             others.setdefault(bare, []).append({"server_id": server_id, "tool": tool, "listed_as": name})
@@ -221,6 +288,6 @@ def _collisions(snapshot: Snapshot, listed: _Listed) -> list[dict[str, Any]]:
     ]
 
 
-def _entries(listed: _Listed) -> Iterator[tuple[str, str, str]]:
+def _entries(listed: _Names) -> Iterator[tuple[str, str, str]]:
     for (server_id, tool), name in sorted(listed.items()):
         yield server_id, tool, name

@@ -23,10 +23,10 @@ from gateway.connection import Connection
 from gateway.directory import Claim, Row
 from gateway.errors import CloseCode, Failure
 from gateway.guarded import for_each
-from gateway.jsonrpc import Garbage, Invalid, Message, Response
+from gateway.jsonrpc import PARTS_MAX, TOO_MANY_PARTS, Garbage, Invalid, Message, Response
 from gateway.quantities import KIB, MIB
 from gateway.rates import Allowance
-from gateway.registry import Newcomer
+from gateway.registration import Newcomer
 from gateway.toolsession import End, Progress, Remark, Send, Step, ToolSession, ToolsRead, own_id
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,8 @@ READ_AGAIN_BYTES_MAX = MIB
 """A frame that is no JSON and larger than this is not read a second time: 8 MiB would take a second of everybody's."""
 READ_AGAIN_BYTES = 2 * MIB
 READ_AGAIN_BYTES_PER_SECOND = 64 * KIB
-_LIST_TROUBLES = ("list refused", "dropped", "cut", "pages")
+_UNREADABLE = {TOO_MANY_PARTS: f"超过 {PARTS_MAX} 个对象和数组 / {TOO_MANY_PARTS}"}
+_LIST_TROUBLES = ("list refused", "dropped", "oversized", "cut", "pages")
 """Remarks of the session that its people want to know of as long as it is connected."""
 
 
@@ -109,9 +110,9 @@ class ToolLink:
 
     def _on_other(self, message: Message, frame: bytes) -> None:
         if isinstance(message, Garbage) and not message.is_blank:
+            what = _UNREADABLE.get(message.what, "NaN、Infinity、BOM 或残缺字符 / NaN, Infinity, a BOM or surrogates")
             message, answered = self._read_again(message, frame)
             if answered is not None:
-                what = "NaN、Infinity、BOM 或残缺字符 / NaN, Infinity, a BOM or surrogates"
                 self._on_unusable(answered, what)
                 return
         if isinstance(message, Invalid) and not message.has_method and message.id is not None:
@@ -253,7 +254,7 @@ class ToolLink:
         for step in steps:
             match step:
                 case Send(frame):
-                    self.connection.wire.send(frame)
+                    self.connection.wire.answer(frame)
                 case ToolsRead():
                     self._events.on_tools(self, step)
                 case Progress(token, params):

@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 from gateway import jsonrpc, tools
 from gateway.errors import CloseCode, Code
 from gateway.jsonrpc import Garbage, Invalid, Message, Notification, Request, Response, RpcId
+from gateway.quantities import KIB
 from gateway.rates import Allowance
 from gateway.robotsession import VERSIONS
 from gateway.tools import Tool
@@ -56,6 +57,12 @@ class Limits:
     reread_seconds: float
     tools_max: int
     toolset_bytes: int
+    tool_bytes: int = 128 * KIB
+    schema_depth: int = 64
+
+    @property
+    def of_tools(self) -> tools.Bounds:
+        return tools.Bounds(self.tools_max, self.toolset_bytes, self.tool_bytes, self.schema_depth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,17 +285,13 @@ class ToolSession:
         return [*remarks, *self._list_if_wanted(now)]
 
     def _on_last_page(self, now: float) -> list[Step]:
-        kept, encoded, dropped, cut = tools.take(self._read, self._limits.tools_max, self._limits.toolset_bytes)
-        self._read = []
-        steps: list[Step] = []
-        if dropped:
-            steps += self._remark("dropped", f"{dropped} tools without a usable name, or of an equal name, dropped")
-        if cut:
-            steps += self._remark("cut", f"{cut} tools beyond the limits, or impossible to write as JSON, left out")
+        bounds = self._limits.of_tools
+        taken, self._read = tools.take(self._read, bounds), []
+        steps = [step for kind, text in taken.oddities(bounds) for step in self._remark(kind, text)]
         is_first = not self._has_read
         self._has_read, self.stage, self._last_list = True, Stage.READY, now
         self._schedule(now)
-        return [*steps, ToolsRead(kept, encoded, is_first), *self._list_if_wanted(now)]
+        return [*steps, ToolsRead(taken.tools, taken.encoded, is_first), *self._list_if_wanted(now)]
 
     def _list_if_wanted(self, now: float) -> list[Step]:
         """Read once more if it said in the meantime that its list has changed; later, if it says so all the time."""
@@ -359,11 +362,7 @@ class ToolSession:
         return self._ask("ping", ("ping", None), now, self._limits.ping_seconds)
 
     def _initialize(self, now: float) -> list[Step]:
-        params = {
-            "protocolVersion": OFFERS[self._offer],
-            "capabilities": {},
-            "clientInfo": self._server_info,
-        }
+        params = {"protocolVersion": OFFERS[self._offer], "capabilities": {}, "clientInfo": self._server_info}
         return self._ask("initialize", ("initialize", params), now, self._limits.handshake_seconds)
 
     def _ask(self, kind: str, what: tuple[str, dict[str, Any] | None], now: float, seconds: float) -> list[Step]:

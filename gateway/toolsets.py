@@ -12,6 +12,7 @@ that they had, or with one that differs by a tool, and never get near it.
 
 from collections.abc import Collection, Iterator, Mapping
 
+from gateway import pins
 from gateway.rates import Allowances
 from gateway.tools import Tool
 
@@ -29,6 +30,8 @@ class Toolsets(Mapping[str, list[Tool]]):
 
     def __init__(self, toolset_bytes: int) -> None:
         self._sets: dict[str, tuple[list[Tool], int]] = {}
+        self._fingerprints: dict[str, dict[str, str]] = {}
+        """Of the sets whose fingerprints somebody wanted."""
         self._bytes = 0
         self._sets_max, self._bytes_max = SPARE, SPARE_BYTES
         new_bytes = float(NEW_SETS * toolset_bytes)
@@ -52,6 +55,13 @@ class Toolsets(Mapping[str, list[Tool]]):
             self._sets[digest] = tools, size_bytes
             self._bytes += size_bytes
 
+    def fingerprints(self, digest: str) -> Mapping[str, str]:
+        """Tool → fingerprint, in the set's order; empty for a set that is not here."""
+        known = self._fingerprints.get(digest)
+        if known is None and digest in self._sets:
+            known = self._fingerprints[digest] = {tool["name"]: pins.fingerprint(tool) for tool in self[digest]}
+        return known or {}
+
     def may_bring(self, agent: str, digest: str, size_bytes: int, now: float) -> bool:
         """Whether the agent may have one more set; what is remembered costs nothing. Counts it if so."""
         if digest in self._sets:
@@ -66,5 +76,6 @@ class Toolsets(Mapping[str, list[Tool]]):
     def let_go(self, shown: Collection[str]) -> None:
         """Forget every set but these."""
         self._sets = {digest: kept for digest, kept in self._sets.items() if digest in shown}
+        self._fingerprints = {digest: kept for digest, kept in self._fingerprints.items() if digest in shown}
         self._bytes = sum(size for _, size in self._sets.values())
         self._sets_max, self._bytes_max = 2 * len(self._sets) + SPARE, 2 * self._bytes + SPARE_BYTES

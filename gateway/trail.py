@@ -5,15 +5,20 @@ Theory of operation
 The rooms say what has happened to a call; here it becomes a number, a log line and a span. The three agree thereby,
 and they carry the call's id, which also stands in its record and in the data of its error. Arguments and results are
 never among what is kept. Every call is counted. Which ones are logged is a setting (`GATEWAY_CALL_LOG`), and there are
-spans only where a tracer was given: without one a call costs two additions here.
+spans only where a tracer was given: without one a call costs two additions here. Of calls that were refused before
+anything was sent the log has so many lines for each agent and outcome, and then a number, unless it is to have all.
 """
 
 import logging
+from contextlib import suppress
 from typing import Any
 
+from gateway import jsonrpc
+from gateway.audit import Audit
 from gateway.backplane.base import Backplane, Verdict
 from gateway.calls import Call, Job, Stage, call_of
 from gateway.errors import Executed, Failure
+from gateway.muffler import Muffler
 from gateway.settings import Settings
 from gateway.tracing import Tracer
 
@@ -37,10 +42,21 @@ def outcome_of(message: dict[str, Any]) -> str:
     return "tool_error" if type(result) is dict and result.get("isError") is True else "result"
 
 
+def _request_bytes(call: Call) -> int:
+    """The size of what the robot sent; of its parameters, where it sent several requests at once."""
+    if call.frame:
+        return len(call.frame)
+    with suppress(jsonrpc.Undumpable):  # nested too deep: it went nowhere
+        return len(jsonrpc.dumps(call.params))
+    return 0
+
+
 class Trail:
     """Keeps what one worker's calls leave behind."""
 
-    def __init__(self, settings: Settings, backplane: Backplane, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self, settings: Settings, backplane: Backplane, tracer: Tracer | None = None, audit: Audit | None = None
+    ) -> None:
         self._worker_id = backplane.worker_id
         self._meters = backplane.meters
         self._tracer = tracer
@@ -54,7 +70,10 @@ class Trail:
         self.is_tracing = tracer is not None
         """Whether `began` and `started` do anything for a robot's call."""
         self.is_brief = tracer is None and not self._logs_all
-        """Whether a call that ends well leaves nothing but numbers."""
+        """Whether a call that ends well leaves nothing but numbers on the worker that runs it."""
+        self._audit = audit if audit is not None and audit.is_on else None
+        self._muffler = Muffler()
+        self._is_brief_here = self.is_brief and self._audit is None
 
     # On the robot's worker
 
@@ -89,7 +108,7 @@ class Trail:
 
     def answered(self, call: Call, message: dict[str, Any], size_bytes: int, now: float) -> None:
         """The call has ended with its tool server's response, `size_bytes` as the robot gets it."""
-        if self.is_brief and not call.parked_at:  # nearly all of them, so this is spelled out; the rest is the same
+        if self._is_brief_here and not call.parked_at:  # nearly all of them, so it is spelled out; else it is the same
             result = message.get("result")
             if type(result) is dict and "isError" not in result and "error" not in message:
                 if call.worker == self._worker_id:
@@ -101,6 +120,8 @@ class Trail:
                 return
         outcome = outcome_of(message)
         self._ended(call, outcome, "true", now)
+        if self._audit is not None:
+            self._told(self._audit, call, outcome, True, now, size_bytes)
         if self._logs_all or (self._logs_errors and outcome != "result"):
             fields = self._fields(call, outcome, True, now)
             logger.info("call ended", extra={"event": "call_ended", **fields, "bytes": size_bytes})
@@ -109,15 +130,32 @@ class Trail:
         """The call has ended with an error of ours."""
         executed = failure.executed if failure.executed is not None else "unknown"
         self._ended(call, failure.outcome, EXECUTED[executed], now, int(failure.code))
-        if self._logs_errors:
+        if self._audit is not None:
+            self._told(self._audit, call, failure.outcome, executed, now)
+        if self._logs_errors and self._is_told(call, failure, now):
             fields = self._fields(call, failure.outcome, executed, now)
             of_error = {"code": int(failure.code), "reason": failure.reason}
             logger.warning("call failed", extra={"event": "call_ended", **fields, **of_error})
+
+    def _is_told(self, call: Call, failure: Failure, now: float) -> bool:
+        """Whether the log has a line for it. A refusal costs nobody anything, so most of a flood is only counted."""
+        if self._logs_all or failure.executed is not False:
+            return True
+        return self._muffler.passes(f"{call.agent} {failure.outcome}", failure.outcome, now)
+
+    def tick(self, now: float, *, at_once: bool = False) -> None:
+        """Tell how many refusals the log has not told one by one; unless `at_once` only now and then."""
+        held = self._muffler.owed(now, at_once=at_once)
+        if held:
+            extra = {"event": "calls_suppressed", "calls": sum(held.values()), "outcomes": dict(held)}
+            logger.warning("refused calls that were not logged one by one", extra=extra)
 
     def given_up(self, call: Call, outcome: str, now: float) -> None:
         """The robot wants no answer any more. To be told while the call's stage is what it was."""
         executed: Executed = "unknown" if call.stage in (Stage.SENT, Stage.DISPATCHED) else False
         self._ended(call, outcome, EXECUTED[executed], now)
+        if self._audit is not None:
+            self._told(self._audit, call, outcome, executed, now)
         if self._logs_all:
             logger.info("call given up", extra={"event": "call_ended", **self._fields(call, outcome, executed, now)})
 
@@ -134,6 +172,13 @@ class Trail:
         self._meters.calls_total.add(outcome, executed, path)
         if self._tracer is not None:
             self._tracer.end_call(call, outcome, executed, code)
+
+    def _told(
+        self, audit: Audit, call: Call, outcome: str, executed: Executed, now: float, answer_bytes: int = 0
+    ) -> None:
+        fields = self._fields(call, outcome, executed, now)
+        fields["request_bytes"], fields["answer_bytes"] = _request_bytes(call), answer_bytes
+        audit.call(fields)
 
     def _fields(self, call: Call, outcome: str, executed: Executed, now: float) -> dict[str, object]:
         path = "none" if not call.worker else "local" if call.worker == self._worker_id else "remote"

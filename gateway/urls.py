@@ -6,12 +6,20 @@ Two readers are picky. The xiaozhi-server refuses a bridge URL that contains `ke
 case, token and host included; a random token does so about once in 800, and a few more blanks in its JSON make
 another token for the same agent. The console refuses a health URL with `localhost` or `127.0.0.1`, and cuts it at the
 last `/` and after `key=`, so the key is the last parameter and can't contain what ends or splits a URL.
+
+A signed token is readable, so that what is spelled wrong in it is spelled wrong for ever: the agent's id has the word
+at one alignment of base64's groups, and not at another. So the token's id is drawn anew, and each time of another
+length; and where an agent's id has the word at all three, it is written as escapes, which never have it at one.
 """
 
 import ipaddress
+from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import quote, urlsplit
 
-from gateway.auth import issue
+from gateway.auth import TOKEN_CHARS_MAX, issue
+from gateway.credential import Credential
+from gateway.tokens import Keyring, refused_words
 
 SINGLE_MODULE = "single_module"
 """The agent of a xiaozhi-server that runs without a console."""
@@ -19,8 +27,9 @@ SINGLE_MODULE = "single_module"
 CONSOLE_CUTS_AT = "/&%#+? "
 """The console's URL ends, splits or changes at these, so a key must not contain them."""
 
-_REFUSED_WORDS = ("key", "call")
 _BLANKS_TRIED = 64  # each try fails about once in 800
+_IDS_TRIED = 64  # half of them with escapes; each fails about once in 100
+_ID_CHARS = 20
 
 
 def base_url(public_url: str, host: str, port: int, lan_host: str) -> str:
@@ -55,14 +64,27 @@ def paste_safe_token(agent: str, key: str) -> str:
     The same every time. Raise ValueError if that can't be an agent id.
     """
     tokens = (issue(agent, key, blanks=blanks) for blanks in range(_BLANKS_TRIED))
-    return next((token for token in tokens if not _refused_words(quote(token, safe=""))), issue(agent, key))
+    return next((token for token in tokens if not refused_words(quote(token, safe=""))), issue(agent, key))
+
+
+def paste_safe_signed_token(keyring: Keyring, credential: Credential, draw: Callable[[int], str]) -> str:
+    """Return a signed token that says this, with an id that was drawn for it, to be pasted like the other kind.
+
+    `draw` makes a new id of so many characters. Raise ValueError for what a token can't say.
+    """
+    for number in range(_IDS_TRIED):
+        named = replace(credential, token_id=draw(_ID_CHARS + number % 3))
+        token = keyring.issue(named, is_escaped=2 * number >= _IDS_TRIED)
+        if len(token) <= TOKEN_CHARS_MAX and not refused_words(token):
+            return token
+    return keyring.issue(replace(credential, token_id=draw(_ID_CHARS)))
 
 
 def base_warnings(base: str) -> list[str]:
     """Return what the console or the xiaozhi-server would refuse about these URLs, a sentence for people each."""
     warnings = []
     host = urlsplit(base).hostname or ""
-    if words := _refused_words(base):
+    if words := refused_words(base):
         names = ", ".join(words)
         warnings.append(
             f"地址 {base} 含有 {names}，xiaozhi-server 会拒绝；请换一个主机名或路径（GATEWAY_PUBLIC_URL） / "
@@ -97,10 +119,6 @@ def public_url_problem(url: str) -> str:
 def _with_scheme(base: str, family: str) -> str:
     scheme, _, rest = base.partition("://")
     return f"{family}s://{rest}" if scheme in ("https", "wss") else f"{family}://{rest}"
-
-
-def _refused_words(text: str) -> list[str]:
-    return [word for word in _REFUSED_WORDS if word in text.lower()]
 
 
 def _is_any(host: str) -> bool:

@@ -126,6 +126,16 @@ def connected(tools: int, since_ms: int, now_ms: int, takeovers: int, trouble: s
     return Verdict("connected", f"已连接（{zh}），{tools} 个工具 / connected ({en}), {tools} tools")
 
 
+def not_allowed(rule: str) -> Verdict:
+    """It is connected, and its people don't want robots to use it."""
+    return Verdict(
+        "not_allowed",
+        f"已连接，但策略不允许它（{rule}），小智端看不到它的工具；见 mcp-gateway policy / "
+        f"connected, but the agent's policy does not allow it ({rule}): robots see none of its tools; "
+        "see mcp-gateway policy",
+    )
+
+
 def worker_lost(worker: str) -> Verdict:
     """Its row says connected, but its worker is gone."""
     return Verdict(
@@ -175,7 +185,9 @@ def never_connected() -> Verdict:
 def of_agent(verdicts: list[Verdict]) -> Verdict:
     """The verdict on the agent, from those on its tool servers; there is at least one."""
     good = [verdict for verdict in verdicts if verdict.code == "connected"]
-    bad = [verdict for verdict in verdicts if verdict.code != "connected"]
+    bad = [verdict for verdict in verdicts if verdict.code not in ("connected", "not_allowed")]
+    if not (good or bad):
+        return verdicts[0]
     if not bad:
         count = len(good)
         return Verdict("ok", f"工具端已连接：{count} 个 / all {count} tool servers are connected")

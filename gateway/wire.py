@@ -10,11 +10,11 @@ nothing. `GatewayWebSocketProtocol` keeps its handshake and keepalive; for the r
 *Reading.* What arrives before `attach` is held, within a bound. After it, the stream is cut into frames: a message in
 one frame, nearly all of them, is unmasked and delivered here; every other frame (fragments, control frames, whatever
 breaks the rules) goes whole through the parser of websockets, which thereby always stands between two frames.
-Reading is never paused: what a message costs is for `on_frame` to bound.
+Reading is paused only to keep to a rate (`gateway.flow`): what a message costs is for `on_frame` to bound.
 
 *Writing.* A text frame is a header and the bytes, written past `conn`; all frames of one turn of the loop go out in one
-write. Close and ping go through `conn`, whose state
-stays the truth about the closing handshake. More unread bytes than the outbox bound: the socket is dropped.
+write. Close and ping go through `conn`, whose state stays the truth about the closing handshake. More unread bytes than
+the outbox bound, or too many answers that the peer itself asked for: the socket is dropped.
 
 *Ending.* `_end` is called once, by whatever ends the connection first; it is what the app is told. Every way out
 arms one timer that aborts the transport, so a peer that neither reads nor answers is gone `close_seconds` later.
@@ -36,19 +36,15 @@ from websockets.http11 import Request
 
 from gateway.connection import Wire
 from gateway.errors import RESTART_REASON, CloseCode
-from gateway.frames import BINARY, TEXT, FrameCutter, text_head, unmask
+from gateway.flow import CONTROL_FRAMES_PER_SECOND, EARLY_BYTES_MAX, FRAGMENTS_MAX, Throttle, Unread
+from gateway.frames import BINARY, TEXT, Fragments, FrameCutter, text_head, unmask
+from gateway.rates import Rate
 from gateway.settings import Settings
 
 WIRE = "gateway.wire"
 SLOW_REASON = "对方读取太慢 / slow peer: it does not read what it is sent"
 INTERNAL_REASON = "网关内部错误 / internal error of the gateway"
 
-EARLY_BYTES_MAX = 64 * 1024
-"""Held for a peer that speaks before the app has attached: room for any sensible first frame."""
-FRAGMENTS_MAX = 16_384
-"""Of one message; 8 MiB in half-kilobyte pieces. Empty ones would otherwise go on for ever within any size."""
-CONTROL_FRAMES_PER_SECOND = 200
-"""Pings and pongs from one peer; real ones send one in 20 s."""
 COPY_BYTES_MAX = 64 * 1024
 """Up to here, joining heads and texts costs less than that many buffers in the transport."""
 ABNORMAL = 1006
@@ -80,11 +76,11 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self._unwritten: list[bytes] = []  # frames of this turn of the loop, heads and texts
         self._unwritten_bytes = 0
         self._cutter = FrameCutter()
-        self._message = bytearray()
-        self._fragments = 0
-        self._control_frames = 0
-        self._control_since = 0.0
+        self._fragments = Fragments()
+        self._control_rate = Rate(CONTROL_FRAMES_PER_SECOND)
         self._was_heard = False
+        self._throttle: Throttle | None = None
+        self._unread = Unread(self.settings.result_bytes)
         self._deadline: TimerHandle | None = None
 
     # The wire
@@ -94,6 +90,8 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
             raise RuntimeError("attach comes after websocket.accept")
         self._on_frame = on_frame
         self.conn.max_message_size = max_bytes
+        if self.settings.connection_rate_bytes and self._throttle is None:
+            self._throttle = Throttle(self.loop, self.transport, self.settings.connection_rate_bytes)
         if not self._is_flowing:
             self.loop.call_soon(self._release)
 
@@ -105,6 +103,9 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self._unwritten += (text_head(len(text)), text)
         self._unwritten_bytes += len(text)
         return True
+
+    def answer(self, text: bytes) -> bool:
+        return self._may_answer(len(text)) and self.send(text)
 
     def _write_out(self) -> None:
         """Write what this turn of the loop has gathered: one write for all of it, however many frames."""
@@ -138,18 +139,31 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _is_full(self) -> bool:
         """Drop the peer if more than the bound waits for it; True if so."""
-        if self.transport.get_write_buffer_size() + self._unwritten_bytes <= self.settings.outbox_bytes:
-            return False
+        is_full = self.transport.get_write_buffer_size() + self._unwritten_bytes > self.settings.outbox_bytes
+        if is_full:
+            self._drop_slow()
+        return is_full
+
+    def _may_answer(self, size: int) -> bool:
+        """Drop the peer if it asks and asks and reads no answer; False if so."""
+        unread = 0 if self.disconnected else self.transport.get_write_buffer_size()
+        is_well = self._unread.note(size, unread_bytes=unread, unwritten_bytes=self._unwritten_bytes)
+        if not is_well and self._is_open:
+            self._drop_slow()
+        return is_well
+
+    def _drop_slow(self) -> None:
         self.is_slow = True
         self._end(CloseCode.TRY_AGAIN_LATER, SLOW_REASON)
         self.abort()
-        return True
 
     # Reading
 
     def data_received(self, data: bytes) -> None:
         self._was_heard = True
         if self._is_flowing:
+            if self._throttle is not None:
+                self._throttle.note(len(data))
             self._read(data)
         elif not self._is_ended:
             self._receive_early(data)
@@ -205,28 +219,18 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
                 self._join(frame)
 
     def _control(self, frame: Frame) -> None:
-        now = self.loop.time()
-        if now - self._control_since >= 1:
-            self._control_since, self._control_frames = now, 0
-        self._control_frames += 1
-        if self._control_frames > CONTROL_FRAMES_PER_SECOND:
+        if not self._control_rate.take(self.loop.time()):
             self._fail(CloseCode.POLICY, "ping/pong 过于频繁 / too many pings or pongs")
         elif frame.opcode is Opcode.PONG:
             self.handle_pong(frame)
-        elif not self._is_full():
+        elif self._may_answer(len(frame.data) + 2) and not self._is_full():
             self._flush()  # the pong that conn has made
 
     def _join(self, frame: Frame) -> None:
-        if frame.opcode is not Opcode.CONT:
-            self._message, self._fragments = bytearray(), 0
-        self._fragments += 1
-        if self._fragments > FRAGMENTS_MAX:
+        if self._fragments.add(frame.data, is_first=frame.opcode is not Opcode.CONT) > FRAGMENTS_MAX:
             self._fail(CloseCode.TOO_BIG, f"消息分片超过 {FRAGMENTS_MAX} 个 / more than {FRAGMENTS_MAX} fragments")
-            return
-        self._message += frame.data
-        if frame.fin:
-            message, self._message = bytes(self._message), bytearray()
-            self._deliver(message)
+        elif frame.fin:
+            self._deliver(self._fragments.take())
 
     def _deliver(self, message: bytes) -> None:
         if not self._is_open or self._on_frame is None:
@@ -243,6 +247,8 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
     def _end(self, code: int, reason: str) -> None:
         """Leave the open state. The first to come decides what the app is told."""
         self._is_open = False
+        if self._throttle is not None:
+            self._throttle.stop()
         if self._is_ended:
             return
         self._is_ended = True
@@ -300,7 +306,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self._end(ABNORMAL, "连接中断 / connection lost")
         self._stop_reading()
         self._on_frame = None
-        self._held, self._message, self._cutter = bytearray(), bytearray(), FrameCutter()
+        self._held, self._fragments, self._cutter = bytearray(), Fragments(), FrameCutter()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -317,9 +323,9 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         super().send_keepalive_ping()
 
     def keepalive_timeout(self) -> None:
-        """Close a silent peer. One that is sending may be inside a long frame, where a pong has no place."""
+        """Close a silent peer. A pong may be behind a long frame that is being sent, or not have been read yet."""
         self.pong_timer = None
-        if self._was_heard:
+        if self._was_heard or (self._throttle is not None and self._throttle.is_paused):
             self._was_heard = False
             self.pong_timer = self.loop.call_later(self.settings.pong_seconds, self.keepalive_timeout)
         else:

@@ -13,13 +13,15 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager, suppress
 
-from gateway import __version__, chronicle, toolsession
+from gateway import __version__, toolsession
 from gateway.agents import Agent, Agents
+from gateway.audit import Audit
 from gateway.backplane.base import Backplane, BackplaneUnavailable, WorkerRow
 from gateway.backplane.envelope import Envelope
+from gateway.bouncer import Bouncer
 from gateway.connection import Connection
 from gateway.desk import Desk
 from gateway.drain import CAUSE, Drain
@@ -27,14 +29,18 @@ from gateway.errors import RESTART_REASON, CloseCode
 from gateway.executor import Executor
 from gateway.hub import Hub
 from gateway.lease import Lease
+from gateway.mailroom import Mailroom
 from gateway.meters import Reading
 from gateway.panel import Panel
+from gateway.policies import DEFAULT
 from gateway.reception import Reception
 from gateway.registrar import Registrar
 from gateway.robotlink import RobotLink
 from gateway.robotsession import RobotSession
+from gateway.rulebook import Rulebook
 from gateway.settings import Settings
 from gateway.tasks import Tasks
+from gateway.tokens import Keyring
 from gateway.toollink import ToolLink
 from gateway.toolsession import ToolSession
 from gateway.tracing import make_tracer
@@ -48,7 +54,6 @@ CLOSE_SHARE = 0.6
 GRACE_CHECK_SECONDS = 0.5
 CONNECT_RETRY_SECONDS = 1.0
 CONNECT_LOG_SECONDS = 10.0
-KICKED = "运维人员断开 / kicked by an operator"
 SERVER_INFO = {"name": "xiaozhi-mcp-gateway", "version": __version__}
 
 
@@ -73,11 +78,21 @@ class Worker:
         self._opened = asyncio.Event()
         self.is_stopping = False
         self.trouble = "starting"
+        self.keyring = Keyring(settings.key)
+        self.rulebook = Rulebook(settings, backplane, self._tasks, self._on_decided)
+        self._bouncer = Bouncer(settings, self.hub, self.rulebook)
         self.agents = Agents(
-            settings, backplane, self._tasks, on_catalog=self._on_new_catalog, on_trouble=self._on_agent_trouble
+            settings,
+            backplane,
+            self._tasks,
+            policies=self.rulebook.policies,
+            on_catalog=self._on_new_catalog,
+            on_trouble=self._on_agent_trouble,
         )
+        self.quotas = self.agents.quotas
         self._tracer = make_tracer(settings, backplane.worker_id)
-        trail = Trail(settings, backplane, self._tracer)
+        self.audit = Audit(settings, backplane, self._client_of)
+        trail = Trail(settings, backplane, self._tracer, self.audit)
         self.desk = Desk(settings, backplane, self.hub, self.agents, self._tasks, trail)
         self._registrar = Registrar(settings, backplane, self._tasks, self.hub, self.agents)
         self._executor = Executor(
@@ -92,8 +107,11 @@ class Worker:
             (self.agents, self._registrar, self.desk, self._executor, self._reception),
             self.describe,
         )
+        self._lease.on_beat = self._on_beat
         self.drain = Drain(settings, backplane, self.hub, self.desk, self._tasks)
         self.drain.follow(on_begin=lambda _: self._lease.beat_soon())
+        rooms = (self.desk, self._executor, self._registrar, self._lease, self.drain)
+        self._mailroom = Mailroom(backplane, self._tasks, self.hub, rooms)
         self._panel = Panel(settings, backplane, self.hub, self.agents, self.desk, self._lease, self.drain)
 
     def __repr__(self) -> str:
@@ -155,6 +173,8 @@ class Worker:
             reread_seconds=settings.reread_seconds,
             tools_max=settings.tools_per_server,
             toolset_bytes=settings.toolset_bytes,
+            tool_bytes=settings.tool_bytes,
+            schema_depth=settings.schema_depth,
         )
         session = ToolSession(limits, SERVER_INFO)
         link = ToolLink(connection, session, self._registrar, ghost_seconds=settings.ghost_seconds)
@@ -165,6 +185,7 @@ class Worker:
         connection.wire.attach(link.on_frame, max_bytes=settings.frame_bytes)
         link.open()
         self._registrar.on_dialled(link)
+        self._bouncer.look_at(connection, self.backplane.now_ms)
         return link
 
     def open_robot(self, connection: Connection) -> RobotLink:
@@ -178,6 +199,7 @@ class Worker:
         self.agents.attend(agent)
         connection.wire.attach(link.on_frame, max_bytes=self.settings.robot_frame_bytes)
         self._reception.note_row(link)
+        self._bouncer.look_at(connection, self.backplane.now_ms)
         return link
 
     def tool_server_closed(self, link: ToolLink, cause: str) -> None:
@@ -206,6 +228,10 @@ class Worker:
             agent.robots.pop(connection.id, None)
             self.agents.leave(agent, self._tasks.now())
 
+    def _client_of(self, conn: str) -> str:
+        robot = self.hub.robots.get(conn)
+        return robot.session.client_name if robot is not None else ""
+
     def _note_slow(self, connection: Connection) -> None:
         if connection.wire.is_slow:
             self.meters.slow_peers_total.add()
@@ -213,55 +239,34 @@ class Worker:
     # What the backplane says
 
     def on_envelope(self, envelope: Envelope) -> None:
-        # A `nack` is understood in every version: else nobody would learn that he was not.
-        match envelope.type if envelope.is_supported or envelope.type == "nack" else "unsupported":
-            case "unsupported":
-                self._on_unsupported(envelope)
-            case "req" | "cancel" | "query" | "probe":
-                self._executor.on_envelope(envelope)
-            case "status" if envelope.reason in ("alive", "ghost"):
-                self._registrar.on_probed(envelope.id, is_alive=envelope.reason == "alive")
-            case "kick":
-                self._on_kick(envelope)
-            case "drain":
-                self._on_drain(envelope)
-            case "bye":
-                self._lease.worker_lost(envelope.sender)
-            case _:
-                self.desk.on_envelope(envelope)
-
-    def _on_unsupported(self, envelope: Envelope) -> None:
-        """Never dropped: a newer or older worker must learn that it was not understood (design §7)."""
-        if envelope.type == "req":
-            self._executor.on_request(envelope)  # which refuses it for good: it is on record
-        elif envelope.sender:  # people have none
-            self.backplane.send(envelope.sender, Envelope("nack", id=envelope.id, reason="unsupported"))
+        self._mailroom.on_envelope(envelope)
 
     def on_catalog(self, agent: str, revision: int) -> None:
         self.agents.note_revision(agent, revision)
 
+    def on_book(self, book: str) -> None:
+        self.rulebook.refresh()
+
     def on_gap(self) -> None:
         self.meters.gaps_total.add()
+        self.rulebook.note_gap()
         logger.warning("messages may have been missed; recovering", extra={"event": "gap_suspected"})
         self.desk.note_gap()
         self._lease.recover()
 
-    def _on_kick(self, envelope: Envelope) -> None:
-        link = self.hub.tool_servers.get(envelope.conn)
-        if link is None:
-            return
-        if envelope.sender:
-            link.close(CloseCode.REPLACED, envelope.reason, "replaced")
-            return
-        # People have no mailbox. Theirs is not to go, but to come again.
-        link.close(CloseCode.RESTART, envelope.reason or KICKED, KICKED)
-        of_link = {"agent": link.connection.agent, "server": link.server_id, "conn": link.connection.id}
-        self._tasks.spawn(chronicle.tell(self.backplane, "kick", {**of_link, "reason": envelope.reason}), "event")
+    def _on_beat(self) -> None:
+        self.quotas.on_beat(self._lease.workers)
+        self.rulebook.refresh()
 
-    def _on_drain(self, envelope: Envelope) -> None:
-        """Somebody wants a worker to leave; all of them hear it."""
-        if envelope.worker == self.backplane.worker_id:
-            self.drain.begin("ctl")
+    def _on_decided(self, book: str, names: Collection[str]) -> None:
+        """People have decided something; the rulebook knows it already."""
+        if book == "policy":
+            whose = None if DEFAULT in names else set(names)
+            self.agents.adopt(whose)
+            self._registrar.note_policy(whose)
+        self._bouncer.on_change(book, names, self.backplane.now_ms)
+        for name in names if self.rulebook.is_loaded else ():
+            self.audit.noticed(book, name, self.rulebook.version(book))
 
     def _on_new_catalog(self, agent: Agent) -> None:
         self.desk.on_catalog(agent, self._tasks.now())
@@ -279,6 +284,8 @@ class Worker:
         async with self._tasks:
             self._tasks.spawn(self._serve(), "session")
             self._tasks.spawn(self._tick(), "tick")
+            if self.audit.is_on:
+                self._tasks.spawn(self.audit.run(), "audit")
             try:
                 yield
             finally:
@@ -314,6 +321,7 @@ class Worker:
                 if self._opened.is_set():
                     self._lease.stop()
                     await self._reception.flush()
+                    await self.audit.close()
                     await self.backplane.leave()
         if self._tracer is not None:
             await self._tracer.close()
@@ -335,6 +343,7 @@ class Worker:
             try:
                 async with self.backplane.session(self):
                     self._started_ms = self._started_ms or self.backplane.now_ms
+                    await self.rulebook.load()
                     await self._lease.keep(self._on_open)
             except BackplaneUnavailable as error:
                 self.trouble = str(error)
@@ -351,6 +360,7 @@ class Worker:
         self.trouble = ""
         if self._opened.is_set():
             self.agents.watch_again()
+            self.rulebook.note_gap()
             self._lease.recover()  # what was said between two sessions was not heard
             return
         self._opened.set()
@@ -379,6 +389,7 @@ class Worker:
         self.meters.fold()
 
     def _tick_once(self, now: float, *, is_grace_check: bool) -> None:
+        self._bouncer.tick(self.backplane.now_ms)
         self.desk.tick(now)
         self._executor.tick(now)
         self._reception.tick(now)

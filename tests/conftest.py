@@ -13,7 +13,7 @@ from gateway.backplane.keys import Keys
 from tests.backplane.cluster import kept_without_end
 from tests.cli.command_line import CommandLine
 from tests.support.gateway import Gateway, Guests
-from tests.support.redis_server import RedisServer, engines, running
+from tests.support.redis_server import RedisServer, empty, engines, running
 from tests.support.running import Cluster, MemoryCluster, RedisCluster, settings
 
 StartCluster: TypeAlias = Callable[..., Awaitable[list[Gateway]]]
@@ -21,6 +21,25 @@ StartCluster: TypeAlias = Callable[..., Awaitable[list[Gateway]]]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "settings(**changes): start this test's gateway with other settings")
+
+
+LONG = ("tests/simulation/test_simulation.py", "tests/edge/test_image.py", "tests/cluster/test_drain_processes.py")
+"""What takes long: it comes first, since whoever began with it last would leave the others idle at the end."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deal the long tests out: every process has its share of them at the beginning of its own part of the list."""
+    count = getattr(config, "workerinput", {}).get("workercount", 1)
+    long = [item for item in items if item.nodeid.startswith(LONG)]
+    short = [item for item in items if not item.nodeid.startswith(LONG)]
+    size = -(-len(items) // count)
+    items[:] = []
+    for number in range(count):
+        first = long[number::count]
+        room = max(0, size - len(first))
+        items += first + short[:room]
+        del short[:room]
+    items += short
 
 
 def pytest_asyncio_loop_factories(
@@ -102,7 +121,7 @@ async def pair(
 async def cli(tmp_path: Path, guests: Guests, redis_server: RedisServer) -> AsyncGenerator[CommandLine]:
     """A command line in an empty directory, with an empty Redis; what it started is stopped."""
     with redis_server.client() as client:
-        client.flushall()
+        empty(client)
     cli = CommandLine(tmp_path)
     try:
         yield cli
@@ -121,7 +140,7 @@ async def cluster(request: pytest.FixtureRequest, guests: Guests) -> AsyncGenera
         return
     server: RedisServer = request.getfixturevalue("redis_server")
     with server.client() as client:
-        client.flushall()
+        empty(client)
         async with _serving(RedisCluster(settings(**changes, redis_url=server.url)), guests) as start:
             yield start
         assert kept_without_end(client, Keys().is_durable) == [], "keys without a time to live were left"

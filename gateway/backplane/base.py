@@ -1,4 +1,4 @@
-"""The backplane as the worker sees it: values and three narrow nouns.
+"""The backplane as the worker sees it: values and a few narrow nouns.
 
 Theory of operation
 -------------------
@@ -13,10 +13,14 @@ a lost message can be found again; `dispatch` answers with a `Verdict` that says
 
 *Mailbox*: every worker has one. Envelopes for it arrive, in order, at the `Listener` of the backplane's session.
 
-Methods that begin a thing on the hot path (`dispatch`, `answer`, `withdraw`, `send`) return at once and report by
-callback: everything that one turn of the event loop asks for travels together. They never raise. All other methods
-are coroutines and raise `BackplaneUnavailable` when the shared store can't be reached; nothing was changed then, or
-it can't be known whether it was.
+*Books*: what people have decided, until they decide otherwise. The only things without an end (ADR 0024).
+
+*Buckets*: what is left of the limits that all workers share.
+
+Methods that begin a thing on the hot path (`dispatch`, `answer`, `withdraw`, `send`, `take_ahead`) return at once and
+report by callback: everything that one turn of the event loop asks for travels together. They never raise. All other
+methods are coroutines and raise `BackplaneUnavailable` when the shared store can't be reached; nothing was changed
+then, or it can't be known whether it was.
 
 Times named `_ms` are milliseconds of the backplane's own clock (`now_ms`), never of this machine's.
 """
@@ -28,7 +32,7 @@ from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
 from gateway.backplane.envelope import Envelope
-from gateway.directory import Claim, Row, Seen
+from gateway.directory import Claim, Pins, Row, Seen
 from gateway.meters import Meters
 
 Tell: TypeAlias = Callable[[], None]
@@ -64,6 +68,7 @@ class Snapshot:
     rows: Mapping[str, Row] = field(default_factory=dict)
     claims: Mapping[str, Claim] = field(default_factory=dict)
     seen: Mapping[str, Seen] = field(default_factory=dict)
+    pins: Mapping[str, Pins] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +80,10 @@ class Change:
     seen: Mapping[str, Seen | None] = field(default_factory=dict)
     toolsets: Mapping[str, bytes] = field(default_factory=dict)
     """Digest → tools as JSON text; written before the rows that point to them."""
+    pins: Mapping[str, Pins | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.claims or self.seen)
+        return bool(self.rows or self.claims or self.seen or self.pins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +157,62 @@ class Overview:
     truncated: bool
 
 
+BOOKS = ("policy", "revoked")
+"""Decisions of people: per agent ("*": for all) what it may do; whose tokens no longer count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One decision. A higher version is a later one; of equal ones what the store has counts."""
+
+    version: int
+    text: bytes
+    """A JSON object; empty: the decision was taken back. That is remembered, so that no older one comes back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """A book as the store has it, or what has changed in it. `version` is 0 for a book that nobody has opened yet.
+
+    A store that lost its data looks like that too: whoever has been there before puts back what it knows.
+    """
+
+    version: int
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    is_whole: bool = True
+    """False: only what has changed since the version that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One limit that all workers share, by its name among its owner's. It fills up to `units`."""
+
+    name: str
+    units: float
+    per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a worker wants of some buckets of one owner: as much of each, or nothing of any."""
+
+    is_source: bool
+    """Whether the owner is the source of handshakes; else it is an agent."""
+    owner: str
+    buckets: tuple[Bucket, ...]
+    want: int
+    debt: int = 0
+    """What was spent already; it is taken whether there is enough or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """So many of the wanted units: at most half of what there was. None: there is one after that time."""
+
+    units: int
+    wait_seconds: float = 0.0
+
+
 class Listener(Protocol):
     """Who hears what arrives. Called from the event loop, in order; must not block and must not raise."""
 
@@ -158,6 +220,9 @@ class Listener(Protocol):
 
     def on_catalog(self, agent: str, revision: int) -> None:
         """The agent's shared facts have reached `revision`."""
+
+    def on_book(self, book: str) -> None:
+        """Something has been written into the book. Said at least once, but not for certain: look at beats too."""
 
     def on_gap(self) -> None:
         """Messages may have been missed, and what was written may be lost.
@@ -196,8 +261,11 @@ class Directory(Protocol):
         One that has had only robots so far comes with the time at which it became known.
         """
 
-    async def put_robots(self, robots: Mapping[tuple[str, str], RobotRow | None]) -> None:
-        """Write (agent, connection) → row, or remove it where None. An unknown agent becomes a known one."""
+    async def put_robots(self, robots: Mapping[tuple[str, str], RobotRow | None]) -> dict[str, int]:
+        """Write (agent, connection) → row, or remove it where None. An unknown agent becomes a known one.
+
+        How many robots the agents of written rows have now, on all workers; of several who write at once one is last.
+        """
 
     async def renew(self, agents: Collection[str]) -> None:
         """Keep the agents' keys alive; called by workers that hold a connection of theirs."""
@@ -262,8 +330,40 @@ class Membership(Protocol):
     async def event(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Add a line to the capped event log."""
 
+    async def note_audit(self, records: Sequence[bytes], records_max: int, keep_seconds: float) -> None:
+        """Add records (JSON text) to the audit, which keeps about so many, and none that is older than that."""
 
-class Backplane(Directory, Ledger, Mailbox, Membership, Protocol):
+
+class Books(Protocol):
+    async def read_book(self, book: str, since: int = 0) -> Edition:
+        """What came into the book after its version `since`; everything where that can't be told, or for 0.
+
+        Raises BackplaneUnavailable also where what is there can't be read as a book.
+        """
+
+    async def write_entry(self, book: str, name: str, text: bytes, expected: int | None = None) -> int | None:
+        """Write the decision (empty: take it back) and tell everybody; its version: later than all that were there.
+
+        None, and nothing is written, if `expected` no longer is the version of what stands there (0: nothing does).
+        Raises ValueError for a text that is no JSON object.
+        """
+
+    async def restore_book(self, book: str, entries: Mapping[str, Entry]) -> int:
+        """Put decisions back that are newer than what stands there; how many were. The book is open from then on."""
+
+    async def call_for_books(self) -> bool:
+        """Ask everybody who knows the books to put them back; True if certainly nobody is there who could."""
+
+    async def prune_book(self, book: str, entries: Mapping[str, int]) -> None:
+        """Strike out what nobody needs any more: entries that still have that version. Nobody is told."""
+
+
+class Buckets(Protocol):
+    def take_ahead(self, asked: Asked, on_taken: Callable[[Taken | None], None]) -> None:
+        """Take units before they are needed. `on_taken` hears later how many; None if that can't be known."""
+
+
+class Backplane(Directory, Ledger, Mailbox, Membership, Books, Buckets, Protocol):
     """What a worker is given. `worker_id` is new at every start."""
 
     worker_id: str

@@ -4,17 +4,27 @@ Several envelopes may travel back to back in one message; `len` in each header s
 Unknown header fields are ignored, so that a newer worker can say more to an older one. An envelope of an
 unknown type or version still decodes: the receiver answers it with `nack unsupported` (design §7).
 
+The ids in a header become parts of keys and channels, so an envelope with one that can't be is none.
+
 What is said to all workers may come from a person at `redis-cli`: there the header alone is enough (`decode_notice`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
+from gateway.backplane.keys import are_plain
+
 VERSION = 1
-TYPES = frozenset({"req", "res", "nack", "query", "status", "cancel", "note", "kick", "probe", "bye", "drain"})
+TYPES = frozenset({"req", "res", "nack", "query", "status", "cancel", "note", "kick", "probe", "bye", "drain", "book"})
+
+
+HEADER_BYTES_MAX = 1024 * 1024
+
+Open: TypeAlias = Callable[[bytes], bytes | None]
+"""Gets one envelope's bytes; None: it is not to be believed."""
 
 
 class EnvelopeError(ValueError):
@@ -82,14 +92,14 @@ def encode(envelope: Envelope) -> bytes:
     return orjson.dumps(header) + b"\n" + envelope.body
 
 
-def decode(message: bytes) -> Iterator[Envelope]:
-    """Every envelope of one mailbox message, in order.
+def decode(message: bytes, opened: Open | None = None) -> Iterator[Envelope]:
+    """Every envelope of one mailbox message, in order; those that `opened` does not believe are left out.
 
     Raises EnvelopeError at the first place that is no envelope; those before it have been yielded.
     """
     start = 0
     while start < len(message):
-        newline = message.find(b"\n", start)
+        newline = message.find(b"\n", start, start + HEADER_BYTES_MAX)
         if newline < 0:
             raise EnvelopeError("no header line")
         header = _header(message[start:newline])
@@ -97,18 +107,21 @@ def decode(message: bytes) -> Iterator[Envelope]:
         end = newline + 1 + length if type(length) is int and length >= 0 else -1
         if not newline < end <= len(message):
             raise EnvelopeError("the body's length does not fit the message")
-        yield _envelope(header, message[newline + 1 : end])
+        if opened is None or opened(message[start:end]) is not None:
+            yield _envelope(header, message[newline + 1 : end])
         start = end
 
 
-def decode_notice(message: bytes) -> Iterator[Envelope]:
+def decode_notice(message: bytes, opened: Open | None = None) -> Iterator[Envelope]:
     """Every envelope of a message to all workers: as `decode`, or one bare header as a person types it.
 
     `v` and the newline may be missing there: `{"t":"drain","w":"gw-0-5b1f09aa"}`.
     """
     typed = message.strip()
     if b"\n" in typed:
-        yield from decode(message)
+        yield from decode(message, opened)
+        return
+    if opened is not None and opened(message) is None:
         return
     header = _header(typed)
     if header.get("len", 0) != 0:
@@ -134,4 +147,6 @@ def _envelope(header: dict[str, Any], body: bytes) -> Envelope:
         attribute, kind = _KNOWN.get(name, _UNKNOWN)
         if type(value) is kind:
             setattr(envelope, attribute, value)
+    if not are_plain(envelope.id, envelope.sender, envelope.conn, envelope.worker):
+        raise EnvelopeError("an id that can't be one")
     return envelope

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.backplane.base import RobotRow, Snapshot, WorkerRow
 from gateway.directory import Row
@@ -82,6 +83,16 @@ class EventFacts:
 
     def field(self, name: str) -> str:
         return self.fields.get(name, "")
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFacts:
+    """One record of the audit."""
+
+    id: str
+    at_ms: int
+    fields: Mapping[str, Any]
+    """As it was written; empty where that can't be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import NewType
 
 _PLAIN_AGENT = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z0-9._?-]{1,160}", re.ASCII)
+_PLAIN_TOGETHER = re.compile(r"[A-Za-z0-9._?-]{0,320}", re.ASCII)
 
 DURABLE = ("policy", "revoked", "pins")
 """First words of the keys that have no TTL, by intent: people wrote them, and only people remove them."""
@@ -30,6 +32,10 @@ class Lifetimes:
     owned_ms: int = 30 * _MINUTE_MS
     workers_ms: int = _HOUR_MS
     events_ms: int = 7 * 24 * _HOUR_MS
+    rate_ms: int = 6 * _MINUTE_MS
+    """Buckets of limits: an untouched one is full again by then, and as good as none."""
+    changes_ms: int = _HOUR_MS
+    """How long what changed in a book is listed; who asks for older changes reads all of it."""
     call_spare_ms: int = 30_000
     """How long a call's record may outlive the call's deadline."""
 
@@ -60,6 +66,19 @@ def is_hashed(tag: str) -> bool:
     return tag.startswith("h-") and len(tag) == 34
 
 
+def is_plain(*ids: str) -> bool:
+    """Whether ids of workers, connections, calls or tool sets, that others have written, may become part of a key.
+
+    Whatever they are made of: an empty one is none, and a long one or one with braces is somebody's attack.
+    """
+    return all(map(_PLAIN.fullmatch, ids))
+
+
+def are_plain(*ids: str) -> bool:
+    """As `is_plain`, looked at together since every envelope has some; one that is left out may be empty."""
+    return _PLAIN_TOGETHER.fullmatch("".join(ids)) is not None
+
+
 class Keys:
     """The keys of one deployment, all under one prefix."""
 
@@ -68,6 +87,7 @@ class Keys:
         self.workers = f"{prefix}workers"
         self.agents = f"{prefix}agents"
         self.events = f"{prefix}events"
+        self.audit = f"{prefix}audit"
         self.ctl = f"{prefix}ctl"
 
     def worker(self, worker: str) -> str:
@@ -97,8 +117,19 @@ class Keys:
     def seen(self, tag: AgentTag) -> str:
         return f"{self.prefix}seen:{{{tag}}}"
 
+    def pins(self, tag: AgentTag) -> str:
+        return f"{self.prefix}pins:{{{tag}}}"
+
     def robots(self, tag: AgentTag) -> str:
         return f"{self.prefix}robots:{{{tag}}}"
+
+    def rate(self, tag: AgentTag) -> str:
+        """The buckets of an agent's limits."""
+        return f"{self.prefix}rate:{{{tag}}}"
+
+    def source(self, name: str) -> str:
+        """The bucket of an IPv4 address, or of an IPv6 network."""
+        return f"{self.prefix}source:{name}"
 
     def catalog(self, tag: AgentTag) -> str:
         return f"{self.prefix}catalog:{{{tag}}}"
@@ -106,6 +137,16 @@ class Keys:
     def toolset(self, digest: str) -> str:
         return f"{self.prefix}toolset:{digest}"
 
+    def book(self, book: str) -> str:
+        return f"{self.prefix}{book}"
+
+    def changes(self, book: str) -> str:
+        """What changed in a book; the tag is the book's whole key, so that both share a slot."""
+        return f"{self.prefix}changes:{{{self.book(book)}}}"
+
     def is_durable(self, key: str) -> bool:
-        """Whether the key is meant to have no TTL."""
-        return key.removeprefix(self.prefix).split(":", 1)[0] in DURABLE
+        """Whether the key is meant to have no TTL: a book, or the pins of one agent."""
+        if not key.startswith(self.prefix):
+            return False
+        name, _, rest = key.removeprefix(self.prefix).partition(":")
+        return name in DURABLE and bool(rest) is (name == "pins")

@@ -1,8 +1,8 @@
 """Values of the directory as JSON text that operators can read, and back.
 
-Reading is forgiving, since a newer or an older worker may have written: unknown fields are ignored, a field of the
-wrong type counts as missing, and text that is no such value at all (broken JSON, a missing required field) reads as
-None: the caller treats it as absent.
+Reading is forgiving, since a newer or an older worker may have written, or somebody else: unknown fields are ignored, a
+field of the wrong type or with a number that no worker writes counts as missing, and text that is no such value at all
+(broken JSON, a missing required field) reads as None: the caller treats it as absent.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import orjson
 
 from gateway.backplane.base import RobotRow, WorkerRow
-from gateway.directory import Claim, Row, Seen
+from gateway.backplane.keys import is_plain
+from gateway.directory import Claim, Pins, Row, Seen
 
 Value = TypeVar("Value", Row, Claim, Seen, RobotRow)
 
@@ -20,8 +21,15 @@ _FIELDS = {kind: fields(kind) for kind in (Row, Claim, Seen, RobotRow)}
 """Looked up with every row that is read, and slow to find out."""
 
 _STATES = ("handshake", "up", "offline")
-_DIGITS_MAX = 18
+_IDS = ("worker", "conn", "toolset")
+"""They become parts of keys and channels."""
+_DIGITS_MAX = 14
 """What a worker says of itself are times and counts; longer numbers are none, and can't be told as JSON."""
+TIME_MS_MAX = 253_402_300_800_000
+"""The year 10000. Every number in a row is a time or a count; what is greater can't be shown or counted on with."""
+AHEAD_MS = 20 * 365 * 86_400_000
+"""A time further ahead than that was written by nobody of ours: it could never be outranked. So much, because the clock
+of a small machine may be years behind when it starts, and what people have decided must hold then too."""
 
 
 def dump(value: Row | Claim | Seen | RobotRow, agent: str = "") -> bytes:
@@ -40,20 +48,51 @@ def _printable(item: Any) -> Any:
     return item.encode("utf-8", "replace").decode("utf-8") if isinstance(item, str) else item
 
 
-def load_row(text: bytes) -> Row | None:
-    return _load(Row, text)
+def load_row(text: bytes, latest_ms: int = TIME_MS_MAX) -> Row | None:
+    return _load(Row, text, latest_ms)
 
 
-def load_claim(text: bytes) -> Claim | None:
-    return _load(Claim, text)
+def load_claim(text: bytes, latest_ms: int = TIME_MS_MAX) -> Claim | None:
+    return _load(Claim, text, latest_ms)
 
 
-def load_seen(text: bytes) -> Seen | None:
-    return _load(Seen, text)
+def load_seen(text: bytes, latest_ms: int = TIME_MS_MAX) -> Seen | None:
+    return _load(Seen, text, latest_ms)
 
 
 def load_robot(text: bytes) -> RobotRow | None:
     return _load(RobotRow, text)
+
+
+def dump_pins(pins: Pins) -> bytes:
+    """The pins as JSON text: tool → fingerprint, what is pinned and what waits for approval."""
+    return orjson.dumps(pins_as_data(pins))
+
+
+def pins_as_data(pins: Pins) -> dict[str, Any]:
+    data: dict[str, Any] = {"since": pins.since, "decided": pins.decided}
+    return data | {name: dict(value) for name, value in (("tools", pins.tools), ("offered", pins.offered)) if value}
+
+
+def load_pins(text: bytes, latest_ms: int = TIME_MS_MAX) -> Pins | None:
+    raw = _object(text)
+    return None if raw is None else pins_of(raw, latest_ms)
+
+
+def pins_of(raw: Mapping[str, Any], latest_ms: int = TIME_MS_MAX) -> Pins | None:
+    """The pins in what JSON text said. None where they can't be trusted to be whole."""
+    since, decided = raw.get("since"), raw.get("decided")
+    tools, offered = _texts(raw.get("tools", {})), _texts(raw.get("offered", {}))
+    if type(since) is not int or type(decided) is not int:
+        return None
+    if min(since, decided) < 0 or max(since, decided) > latest_ms:
+        return None
+    return None if tools is None or offered is None else Pins(since, decided, tools, offered)
+
+
+def _texts(value: Any) -> dict[str, str] | None:
+    is_so = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    return value if is_so else None
 
 
 def noted_agent(text: bytes) -> str:
@@ -112,13 +151,13 @@ def _object(text: bytes) -> dict[str, Any] | None:
     return raw if isinstance(raw, dict) else None
 
 
-def _load(kind: type[Value], text: bytes) -> Value | None:
+def _load(kind: type[Value], text: bytes, latest_ms: int = TIME_MS_MAX) -> Value | None:
     raw = _object(text)
     if raw is None:
         return None
     kept: dict[str, Any] = {}
     for spec in _FIELDS[kind]:
-        value = _fitting(spec.name, spec.type, raw.get(spec.name))
+        value = _fitting(spec.name, spec.type, raw.get(spec.name), latest_ms)
         if value is not None:
             kept[spec.name] = value
         elif spec.default is MISSING:
@@ -126,11 +165,15 @@ def _load(kind: type[Value], text: bytes) -> Value | None:
     return kind(**kept)
 
 
-def _fitting(name: str, kind: Any, value: Any) -> Any:
+def _fitting(name: str, kind: Any, value: Any, latest_ms: int) -> Any:
     """The value as the field wants it, or None where it does not fit."""
     if name == "takeovers":
-        is_times = isinstance(value, list) and all(type(time) is int for time in value)
+        is_times = isinstance(value, list) and all(type(time) is int and 0 <= time <= latest_ms for time in value)
         return tuple(value) if is_times else None
     if name == "state":
         return value if value in _STATES else None
+    if name in _IDS:
+        return value if type(value) is str and is_plain(value) else None
+    if type(value) is int and not 0 <= value <= latest_ms:
+        return None
     return value if type(value) is kind else None

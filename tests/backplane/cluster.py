@@ -25,6 +25,7 @@ class Ear:
     def __init__(self) -> None:
         self.envelopes: list[Envelope] = []
         self.catalogs: list[tuple[str, int]] = []
+        self.books: list[str] = []
         self.gaps = 0
         self._unread: asyncio.Queue[Envelope] = asyncio.Queue()
 
@@ -34,6 +35,9 @@ class Ear:
 
     def on_catalog(self, agent: str, revision: int) -> None:
         self.catalogs.append((agent, revision))
+
+    def on_book(self, book: str) -> None:
+        self.books.append(book)
 
     def on_gap(self) -> None:
         self.gaps += 1

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.backplane.base import BackplaneUnavailable, Change, Dispatch, Verdict
-from gateway.backplane.envelope import Envelope
+from gateway.backplane.envelope import Envelope, encode
 from gateway.backplane.keys import Keys, agent_tag
 from gateway.backplane.redis import RedisBackplane, RedisOptions
 from gateway.backplane.redis.address import Node
@@ -224,7 +224,7 @@ async def test_a_call_that_was_written_to_a_lost_connection_is_not_told_as_unsen
             with frozen(first):
                 heard: asyncio.Queue[Verdict] = asyncio.Queue()
                 envelope = Envelope("req", id="1", agent="a", server="s", tool="t", body=b"{}")
-                outbox.dispatch(Dispatch("w", envelope, 60.0), heard.put_nowait)
+                outbox.dispatch(Dispatch("w", envelope, 60.0), encode(envelope), heard.put_nowait)
                 await wait_until(lambda: not link.up.is_set(), "the connection is lost")
                 topology.move(slot_of(KEYS.mailbox("w")), place(second))
                 async with asyncio.timeout(BOUND_SECONDS):

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.backplane.base import Change, Record, RobotRow, Verdict
 from gateway.backplane.envelope import Envelope
-from gateway.directory import Claim, Row, Seen
+from gateway.directory import Claim, Pins, Row, Seen
 from tests.backplane.cluster import WORKER_ROW, Cluster, Seat
 from tests.support.waiting import wait_until
 
@@ -17,6 +17,20 @@ LONG_AGO_MS = 1
 
 
 # -- the directory
+
+
+async def test_pins_are_taken_with_a_change_or_not_at_all_and_people_without_a_row_can_change_them(
+    cluster: Cluster,
+) -> None:
+    async with cluster("v", "w") as (v, w):
+        first, second = Pins(5, 0, {"加": "x"}), Pins(5, 9, {"加": "y"}, {"b": ""})
+        revision = await v.backplane.commit(AGENT, 0, Change(pins={"s": first, "t": second}))
+        assert revision is not None
+        assert await w.backplane.commit(AGENT, 0, Change(pins={"s": second})) is None
+        assert (await w.snapshot(AGENT)).pins == {"s": first, "t": second}
+        assert await w.backplane.commit(AGENT, revision, Change(pins={"s": second, "t": None})) is not None
+        assert (await v.snapshot(AGENT)).pins == {"s": second}
+        assert (await v.snapshot("b")).pins == {}
 
 
 async def test_an_agent_nobody_knows_has_revision_zero(cluster: Cluster) -> None:

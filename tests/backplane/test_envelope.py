@@ -6,18 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.backplane.envelope import Envelope, EnvelopeError, decode, encode
+from gateway.backplane.envelope import HEADER_BYTES_MAX, Envelope, EnvelopeError, decode, encode
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+IDS = st.text("azAZ09._?-", max_size=20)
 ENVELOPES = st.builds(
     Envelope,
     type=st.sampled_from(["req", "res", "nack", "note"]),
-    id=TEXT,
-    sender=TEXT,
+    id=IDS,
+    sender=IDS,
     agent=TEXT,
     server=TEXT,
     epoch=st.integers(0, 2**53),
-    conn=TEXT,
+    conn=IDS,
     tool=TEXT,
     ms=st.integers(0, 10**9),
     due=st.integers(0, 2**53),
@@ -79,3 +80,18 @@ def test_the_body_travels_untouched() -> None:
     body = b' {"a" :\n 1}\n\n'
     (envelope,) = decode(encode(Envelope("req", body=body)))
     assert envelope.body == body
+
+
+@pytest.mark.parametrize("field", ["id", "from", "conn", "w"])
+@pytest.mark.parametrize("wrong", ["*", "a}b{c", "a b", "gw-0\\n", "\u7f51", "{}", "x" * 321])
+def test_an_id_that_can_be_no_part_of_a_key_makes_it_no_envelope(field: str, wrong: str) -> None:
+    genuine = encode(Envelope("query", id="before"))
+    envelopes = decode(genuine + f'{{"v":1,"t":"query","{field}":"{wrong}","len":0}}\n'.encode())
+    assert next(envelopes).id == "before"
+    with pytest.raises(EnvelopeError):
+        next(envelopes)
+
+
+def test_a_header_without_an_end_is_not_read_for_ever() -> None:
+    with pytest.raises(EnvelopeError):
+        list(decode(b'{"v":1,"t":"req","tool":"' + b"x" * HEADER_BYTES_MAX + b'","len":0}\n'))

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.backplane.base import BOOKS
 from gateway.backplane.keys import Keys, Lifetimes, agent_tag
+from gateway.backplane.redis.slots import slot_of
 
 
 @pytest.mark.parametrize("agent", ["a", "single_module", "A.b-c_1", "x" * 64])
@@ -44,8 +46,21 @@ def test_an_agent_is_kept_longer_than_its_names_are_held() -> None:
     assert Lifetimes.derive(name_hold_seconds=86_400.0, renew_seconds=600.0).agent_ms == 25 * 3_600_000
 
 
+@pytest.mark.parametrize("book", BOOKS)
+def test_a_books_keys_share_a_slot_and_only_the_book_itself_stays(book: str) -> None:
+    for keys in (Keys(), Keys("a:b.c-")):
+        assert slot_of(keys.book(book)) == slot_of(keys.changes(book))
+        assert keys.is_durable(keys.book(book))
+        assert not keys.is_durable(keys.changes(book))
+
+
 @pytest.mark.parametrize(
-    ("key", "is_durable"), [("mcpgw:policy:{a}", True), ("mcpgw:pins", True), ("mcpgw:agents", False)]
+    ("key", "is_durable"),
+    [
+        *(("mcpgw:policy", True), ("mcpgw:revoked", True), ("mcpgw:pins:{home}", True)),
+        *(("mcpgw:policy:{a}", False), ("mcpgw:pins", False), ("mcpgw:agents", False), ("other:policy", False)),
+        *(("mcpgw:changes:{mcpgw:policy}", False), ("mcpgw:policyx", False)),
+    ],
 )
-def test_durable_keys_are_known_by_their_first_word(key: str, is_durable: bool) -> None:
+def test_exactly_the_books_and_the_pins_have_no_end(key: str, is_durable: bool) -> None:
     assert Keys().is_durable(key) is is_durable

@@ -498,8 +498,8 @@ async def test_a_full_store_delivers_nothing_and_says_so(own_server: RedisServer
             assert await v.dispatch("w", "1", "2") == [Verdict.REFUSED, Verdict.REFUSED]
             with pytest.raises(BackplaneUnavailable, match="memory"):
                 await v.beat()
-            w.backplane.answer("v", Envelope("res", id="of before"))
-            assert (await v.ear.next()).id == "of before"
+            w.backplane.answer("v", Envelope("res", id="of-before"))
+            assert (await v.ear.next()).id == "of-before"
             client.config_set("maxmemory", "0")
         await v.send("w", Envelope("probe", id="after"))
         assert (await w.ear.next()).id == "after"

@@ -328,7 +328,7 @@ async def test_passwords_and_tls_are_for_every_node(tmp_path: Path) -> None:
         async with two_workers(own) as (v, w):
             owner = own.slot_owner(MAILBOX)
             await asyncio.to_thread(own.move_slot, own.slot_of(MAILBOX), another(own, owner))
-            await until_dispatched(v, w, "by TLS")
+            await until_dispatched(v, w, "by-TLS")
         wrong = own.url.replace("pw%2Fredis", "pw-wrong")
         with pytest.raises(BackplaneUnavailable, match=r"(?i)password") as refused:
             async with RedisBackplane(wrong, "w").session(Ear()):

@@ -154,7 +154,7 @@ async def test_one_sentinel_that_is_frozen_delays_no_start_and_no_failover(watch
             watched.ask(watched.sentinels[0], "FAILOVER", "main")
             old = watched.primary
             promoted = await asyncio.to_thread(watched.until_promoted, old)
-            await until_dispatched(v, w, promoted, "with two")
+            await until_dispatched(v, w, promoted, "with-two")
     finally:
         frozen.thaw()
     await asyncio.to_thread(watched.settle)
@@ -187,7 +187,7 @@ async def test_passwords_and_tls_are_for_redis_and_sentinels(tmp_path: Path, cap
     with SentinelSet(PROGRAM, password="pw-redis", sentinel_password="pw-sentinel", tls=tls) as own:
         async with seated(RedisBackplane(own.url, "v"), RedisBackplane(own.url, "w")) as (v, w):
             promoted = await asyncio.to_thread(own.failover)
-            await until_dispatched(v, w, promoted, "by TLS")
+            await until_dispatched(v, w, promoted, "by-TLS")
         wrong = own.url.replace("pw-sentinel", "pw-wrong")
         with pytest.raises(BackplaneUnavailable, match=r"(?i)sentinel .*(password|auth)") as refused:
             async with RedisBackplane(wrong, "w").session(Ear()):

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.backplane.base import Change, Verdict
+from gateway.backplane.base import Change, Entry, Verdict
 from gateway.backplane.envelope import Envelope
 from gateway.directory import Row
 from tests.backplane.cluster import Engine, MemoryEngine, RedisEngine, Seat
@@ -33,6 +33,8 @@ WORKER = st.sampled_from(WORKERS)
 AGENT = st.sampled_from(["a", "智"])
 SERVER = st.sampled_from(["s", "t"])
 CALL = st.sampled_from(CALLS)
+NAME = st.sampled_from(["token:x", "agent:智"])
+BOOK = "revoked"
 SETTINGS = settings(
     max_examples=25,
     stateful_step_count=40,
@@ -92,6 +94,9 @@ class Model:
     rows: dict[str, dict[str, Row]] = field(default_factory=dict)
     revisions: dict[str, int] = field(default_factory=dict)
     records: dict[tuple[str, str], str] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
+    known: list[dict[str, Entry]] = field(default_factory=list)
+    """What workers have read of the book, some time ago."""
     mail: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: {worker: [] for worker in WORKERS})
 
     def forget(self) -> None:
@@ -99,6 +104,7 @@ class Model:
         self.rows.clear()
         self.revisions.clear()
         self.records.clear()
+        self.entries.clear()
 
 
 class Workers(RuleBasedStateMachine):
@@ -200,6 +206,58 @@ class Workers(RuleBasedStateMachine):
         self.room.run(reaper.bury(dead, owned))
         assert not [row for rows in self.model.rows.values() for row in rows.values() if _is_up_at(row, dead)]
         assert dead not in self.room.run(reaper.overview(limit=1)).workers
+
+    # -- the books
+
+    @rule(
+        worker=WORKER,
+        name=NAME,
+        text=st.sampled_from([b"", b'{"n":1}', b'{"n":"\xe6\x99\xba"}']),
+        is_wished=st.booleans(),
+    )
+    def decide(self, worker: str, name: str, text: bytes, is_wished: bool) -> None:
+        before = self.model.entries.get(name, Entry(0, b""))
+        expected = before.version if is_wished else None
+        version = self.room.run(self.seat(worker).backplane.write_entry(BOOK, name, text, expected))
+        assert version is not None
+        assert version > before.version
+        self.model.entries[name] = Entry(version, text)
+
+    @rule(worker=WORKER, name=NAME, behind=st.integers(1, 3))
+    def decide_on_an_old_entry(self, worker: str, name: str, behind: int) -> None:
+        before = self.model.entries.get(name, Entry(0, b""))
+        expected = max(before.version - behind, 1)
+        assert self.room.run(self.seat(worker).backplane.write_entry(BOOK, name, b"{}", expected)) is None
+
+    @rule()
+    def remember(self) -> None:
+        self.model.known.append(dict(self.model.entries))
+
+    @rule(worker=WORKER, data=st.data())
+    @precondition(lambda self: self.model.known)
+    def put_back(self, worker: str, data: st.DataObject) -> None:
+        """From some worker's memory, new or old: the newest of each stays."""
+        memory = data.draw(st.sampled_from(self.model.known))
+        newer = {
+            name: entry
+            for name, entry in memory.items()
+            if entry.version > self.model.entries.get(name, Entry(0, b"")).version
+        }
+        assert self.room.run(self.seat(worker).backplane.restore_book(BOOK, memory)) == len(newer)
+        self.model.entries |= newer
+        assert self.room.run(self.seat(worker).backplane.read_book(BOOK)).version > 0
+
+    @rule(worker=WORKER, reader=WORKER, name=NAME)
+    def follow(self, worker: str, reader: str, name: str) -> None:
+        """Who has read the book learns of what comes then, and of nothing less."""
+        since = self.room.run(self.seat(reader).backplane.read_book(BOOK)).version
+        self.decide(worker, name, b'{"n":2}', is_wished=False)
+        edition = self.room.run(self.seat(reader).backplane.read_book(BOOK, since))
+        assert edition.entries[name] == self.model.entries[name]
+
+    @invariant()
+    def the_book_is_that_of_the_model(self) -> None:
+        assert self.room.run(self.seat("v").backplane.read_book(BOOK)).entries == self.model.entries
 
     # -- calls
 

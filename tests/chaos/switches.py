@@ -9,7 +9,7 @@ from gateway.backplane.envelope import Envelope
 from gateway.backplane.redis import RedisBackplane
 from gateway.executor import Executor
 from gateway.lease import Lease
-from gateway.registry import Rules
+from gateway.registration import Rules
 
 
 def no_record() -> None:
@@ -24,14 +24,20 @@ def no_record() -> None:
 def no_dedupe() -> None:
     """A request runs as often as it arrives."""
 
-    on_request = Executor.on_request
+    on_request, recover = Executor.on_request, Executor.recover
 
     def run_again(self: Executor, envelope: Envelope) -> None:
         self._seen.pop(envelope.id, None)
         self._jobs.pop(envelope.id, None)
         on_request(self, envelope)
 
+    async def recover_all(self: Executor) -> None:
+        self._seen.clear()
+        self._jobs.clear()
+        await recover(self)
+
     Executor.on_request = run_again  # type: ignore[method-assign]
+    Executor.recover = recover_all  # type: ignore[method-assign]
 
 
 def no_fence() -> None:

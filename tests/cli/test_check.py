@@ -11,7 +11,7 @@ from tests.support.redis_server import RedisServer, engines, running
 KEY = "6a369b7f1bcf4d3e8d123ece38bb9627"
 
 READER = "+@read -@dangerous +@connection +@pubsub +@scripting +time ~* &*"
-DOCUMENTED = "~mcpgw:* &mcpgw:* -@all +@read +@write +@pubsub +@scripting +@connection +time -@dangerous"
+DOCUMENTED = "~mcpgw:* &mcpgw:* -@all +@read +@write +@pubsub +@scripting +@connection +time -@dangerous +info +role"
 
 
 @pytest.fixture(scope="module", params=sorted(engines().items()), ids=sorted(engines()))
@@ -71,7 +71,8 @@ def test_a_good_redis_is_named_with_its_version_and_left_empty(cli: CommandLine,
     assert "reachable" in texts
     assert "scripts and pub/sub work" in texts
     with server.client() as admin:
-        assert admin.keys() == []
+        kept = {key.split(b":")[1] for key in admin.scan_iter()}
+    assert kept <= {b"policy", b"revoked"}, "nothing but the books, which were there before"
 
 
 def test_a_redis_behind_a_socket_file_is_reached(cli: CommandLine, server: RedisServer) -> None:
@@ -83,11 +84,23 @@ def test_the_documented_rights_suffice(cli: CommandLine, server: RedisServer) ->
     assert (code, failures(findings)) == (0, [])
 
 
-def test_missing_rights_are_named_with_the_rule_that_grants_them(cli: CommandLine, server: RedisServer) -> None:
-    code, findings = verdicts(cli, add_user(server, "reader", READER))
+def test_rights_that_a_worker_needs_and_lacks_are_named_with_the_rule_that_grants_them(
+    cli: CommandLine, server: RedisServer
+) -> None:
+    code, findings = verdicts(cli, add_user(server, "worker", f"{DOCUMENTED} -hset"))
     assert code == 1
     assert "HSET" in failures(findings)[0]["text"]
-    assert "ACL SETUSER" in failures(findings)[0]["cure"]
+    assert "redis-cli ACL SETUSER worker '~mcpgw:*'" in failures(findings)[0]["cure"]
+
+
+def test_who_may_only_look_hears_that_the_rights_of_workers_are_unknown(cli: CommandLine, server: RedisServer) -> None:
+    """Neither that they suffice, nor that they don't: it is not the workers' user."""
+    url = add_user(server, "reader", READER)
+    code, findings = verdicts(cli, url)
+    assert (code, failures(findings)) == (0, [])
+    [rights] = [finding for finding in findings if "rights" in finding["subject"]]
+    assert rights["level"] == "UNKNOWN"
+    assert "ready to start as far as is known" in cli.run("check", GATEWAY_KEY=KEY, GATEWAY_REDIS_URL=url).stdout
 
 
 def test_a_right_that_is_missing_for_channels_only_is_found(cli: CommandLine, server: RedisServer) -> None:

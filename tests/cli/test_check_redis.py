@@ -1,6 +1,8 @@
 """What `mcp-gateway check` says of a Redis: each verdict on a real server with the fault planted. In this process."""
 
 import asyncio
+import re
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
@@ -14,6 +16,7 @@ from gateway.backplane.redis.probe_rights import ACL, ACL_CLUSTER
 from gateway.backplane.redis.probe_server import Server
 from gateway.backplane.redis.probe_settings import BUFFER, Standing, is_exposed
 from gateway.finding import Finding, Level
+from tests.cli.operators import as_user, grant
 from tests.docs.markdown import read
 from tests.support import netns
 from tests.support.redis_cluster import SLOTS, ClusterNode, ServerCluster
@@ -25,7 +28,7 @@ PROGRAM = next(iter(engines().values()))
 PASSWORD = "hunter2"
 RIGHTS = ACL.format(prefix="mcpgw:")
 BUFFER_SETTING = "client-output-buffer-limit"
-OK, NOTE, WARN, FAIL = Level.OK, Level.NOTE, Level.WARN, Level.FAIL
+OK, NOTE, UNKNOWN, WARN, FAIL = Level.OK, Level.NOTE, Level.UNKNOWN, Level.WARN, Level.FAIL
 
 Plant = Callable[..., RedisServer]
 
@@ -177,27 +180,58 @@ def test_a_full_server_is_a_failure_with_the_right_cure(plant: Plant) -> None:
     assert "maxmemory" in failure.cure
 
 
-def test_what_may_not_be_read_is_not_checked_and_the_command_is_named(server: RedisServer) -> None:
-    findings = examined(with_user(server, RIGHTS))
+def test_what_may_not_be_read_is_unknown_and_the_commands_are_named(server: RedisServer) -> None:
+    findings = examined(with_user(server, f"{RIGHTS} -info"))
     assert failures(findings) == []
     finding = about(findings, "settings")
-    assert finding.level is NOTE
-    assert "not checked" in finding.text
+    assert finding.level is UNKNOWN
+    assert "未知（没有权限） / unknown" in finding.text
+    assert "redis-cli ACL SETUSER gateway '+config|get' +info" in finding.cure
     for name in ("maxmemory-policy", BUFFER_SETTING, "min-replicas-to-write", "tcp-keepalive"):
         assert f"redis-cli CONFIG GET {name}" in finding.cure
 
 
 def test_the_policy_and_the_replicas_are_also_found_where_only_info_is_allowed(server: RedisServer) -> None:
-    finding = about(findings := examined(with_user(server, f"{RIGHTS} +info")), "settings")
+    finding = about(findings := examined(with_user(server, RIGHTS)), "settings")
     assert "maxmemory-policy" not in finding.text
     assert "min-replicas-to-write" not in finding.text, "it has no replicas, and says so"
     assert about(findings, "maxmemory-policy").level is OK
 
 
 def test_a_user_that_may_read_the_settings_hears_of_them(server: RedisServer) -> None:
-    findings = examined(with_user(server, f"{RIGHTS} +config|get +info"))
+    findings = examined(with_user(server, f"{RIGHTS} +config|get"))
     assert levels(findings, "settings") == []
     assert about(findings, BUFFER_SETTING).level is WARN
+
+
+def test_the_command_that_is_told_grants_what_was_missing(server: RedisServer) -> None:
+    url = with_user(server, f"{RIGHTS} -info")
+    [told] = re.findall(r"redis-cli (ACL SETUSER [^；]+)", about(examined(url), "settings").cure)
+    with server.client() as admin:
+        admin.execute_command(*shlex.split(told))
+    assert levels(examined(url), "settings") == []
+
+
+def test_of_what_workers_may_do_nothing_is_known_to_who_may_only_look(server: RedisServer) -> None:
+    """The user that docs/redis.md has for looking at settings: neither good nor bad is said of the workers' rights."""
+    grant(server)
+    findings = examined(as_user(server.url, "doctor"))
+    assert {finding.level for finding in findings} <= {OK, NOTE, UNKNOWN, WARN}
+    finding = about(findings, "rights")
+    assert finding.level is UNKNOWN
+    assert "ACL SETUSER doctor" in finding.cure
+    assert levels(findings, "maxmemory-policy") == [OK]
+    assert levels(findings, "tcp-keepalive") == [NOTE]
+
+
+@pytest.mark.parametrize("missing", ["time", "pubsub", "client|list", "info", "config|get"])
+def test_no_right_that_a_looker_lacks_is_told_as_good_or_as_bad(missing: str, server: RedisServer) -> None:
+    grant(server)
+    with server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "doctor", f"-{missing}")
+    for finding in examined(as_user(server.url, "doctor")):
+        assert finding.level is not FAIL, finding
+        assert finding.level is not UNKNOWN or "redis-cli ACL SETUSER doctor " in finding.cure
 
 
 def test_a_password_closes_the_door(plant: Plant) -> None:
@@ -245,9 +279,10 @@ def test_a_clock_that_is_off_is_only_a_note(server: RedisServer, monkeypatch: py
 
 
 def test_a_check_leaves_nothing_behind(server: RedisServer) -> None:
-    examined(server.url)
     with server.client() as admin:
-        assert admin.keys() == []
+        before = admin.keys()
+        examined(server.url)
+        assert admin.keys() == before
 
 
 @pytest.fixture

@@ -70,12 +70,14 @@ async def test_a_running_cluster_is_well_and_nobody_is_refused_anything(healthy:
     assert refusals(healthy) == []
 
 
-async def test_what_a_reader_may_not_see_is_not_checked_and_the_command_is_named(
+async def test_what_a_reader_may_not_see_is_unknown_and_the_commands_are_named(
     healthy: RedisServer, cli: CommandLine
 ) -> None:
     code, text = await Operator(cli, healthy.url, "operator").run("doctor --settle 5")
     assert code == 0, text
-    assert "not checked" in text
+    assert "UNKNOWN" in text
+    assert "redis-cli ACL SETUSER operator +info" in text
+    assert "redis-cli ACL SETUSER operator '+config|get' +info" in text
     assert "redis-cli INFO memory" in text
     assert "redis-cli CONFIG GET maxmemory-policy" in text
 
@@ -88,8 +90,19 @@ async def test_nothing_is_called_fine_that_could_not_be_looked_at(server: RedisS
         Patient(client, round(time.time() * 1000)).worker(GOOD, listens=False)
     _, text = await Operator(cli, server.url, "blind").run("doctor --settle 0")
     for rule in ("mailboxes", "buffers", "memory"):
-        assert f"NOTE  {WORDS[rule].subject}: 未检查" in text
+        assert f"UNKNOWN {WORDS[rule].subject}: 未知" in text
         assert f"OK    {WORDS[rule].subject}" not in text
+
+
+async def test_of_a_cluster_that_may_not_be_read_nothing_is_known(server: RedisServer, cli: CommandLine) -> None:
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "blind", "reset", "on", ">PASSWORD", "~mcpgw:*", "+@connection")
+    code, text = await Operator(cli, server.url, "blind").run("doctor --settle 0")
+    assert code == 0, text
+    assert "UNKNOWN 集群 cluster: 未知" in text
+    assert "redis-cli ACL SETUSER blind '~mcpgw:*' +@read" in text
+    assert "FAIL" not in text
+    assert "OK " not in text
 
 
 # -- a sick cluster
@@ -182,7 +195,7 @@ def odd_epoch(patient: Patient) -> None:
 def endless_key(patient: Patient) -> None:
     patient.row("endless", "lamp")
     patient.client.persist("mcpgw:servers:{endless}")
-    patient.client.set("mcpgw:policy:kept", "1")  # one of those that are meant to have none
+    patient.client.hset("mcpgw:policy", "", "1")  # one of those that are meant to have none
 
 
 def strange_key(patient: Patient) -> None:

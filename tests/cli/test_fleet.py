@@ -20,7 +20,7 @@ from tests.support.gateway import Gateway, Guests
 from tests.support.metrics import Metrics, scrape
 from tests.support.ports import own_port
 from tests.support.processes import serve
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, empty
 from tests.support.waiting import wait_until
 
 ADMIN_KEY = "a-key-for-operators"
@@ -93,7 +93,7 @@ def went_back(before: Metrics, after: Metrics) -> list[str]:
 @pytest.fixture
 async def real(tmp_path: Path, guests: Guests, redis_server: RedisServer) -> AsyncGenerator[tuple[Fleet, Gateway]]:
     with redis_server.client() as client:
-        client.flushall()
+        empty(client)
     cli, port = CommandLine(tmp_path), own_port()
     try:
         process = await serve(cli, redis_server.url, workers=2, admin_port=port)

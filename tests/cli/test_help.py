@@ -8,7 +8,7 @@ import gateway
 from gateway.settings import env_name, specs
 from tests.cli.command_line import CommandLine
 
-COMMANDS = ("serve", "token", "check", "inspect", "doctor", "drain", "kick")
+COMMANDS = ("serve", "token", "policy", "pins", "check", "inspect", "doctor", "drain", "kick")
 
 
 def test_the_version_is_that_of_the_package(cli: CommandLine) -> None:

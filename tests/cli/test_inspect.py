@@ -13,7 +13,7 @@ from gateway.backplane import rows
 from gateway.backplane.keys import agent_tag
 from gateway.directory import Row
 from gateway.inspecting import Terminal, inspect
-from gateway.inspection import Wish
+from gateway.look import Wish
 from gateway.tables import cells
 from tests.cli.command_line import CommandLine
 from tests.cli.operators import Operator, as_user, grant, refusals

@@ -11,7 +11,7 @@ from gateway.backplane import rows
 from gateway.backplane.base import RobotRow, WorkerRow
 from gateway.directory import Claim, Row
 from gateway.inspecting import Terminal, inspect
-from gateway.inspection import Wish
+from gateway.look import Wish
 from gateway.operating import CannotOperate
 from tests.support.redis_server import RedisServer
 from tests.support.running import settings

@@ -15,7 +15,7 @@ from gateway.backplane.redis.probe_server import Server
 from gateway.backplane.redis.reading import reading
 from gateway.backplane.redis.window import Window
 from gateway.inspecting import Terminal, inspect
-from gateway.inspection import Wish
+from gateway.look import Wish
 from gateway.operating import CannotOperate
 from tests.cli.operators import as_user, grant
 from tests.support.redis_cluster import ServerCluster

@@ -17,7 +17,9 @@ from gateway.calls import Call
 from gateway.courier import NOSUB_TRIES, Courier
 from gateway.directory import Row
 from gateway.executor import Executor
+from gateway.mailroom import Mailroom
 from gateway.tasks import Tasks
+from gateway.tools import digest
 from gateway.worker import Worker
 from tests.cluster.inside import id_of, is_connected, worker_of
 from tests.peers.tools import echo, held, text_of
@@ -253,7 +255,7 @@ async def test_a_connection_that_was_replaced_unheard_does_not_count_while_redis
     await a.tool_server("calc", [echo("old")], server_id="calc")
     robot = await a.robot()
     await robot.sees("old")
-    monkeypatch.setattr(Worker, "_on_kick", lambda worker, envelope: None)  # the news is lost
+    monkeypatch.setattr(Mailroom, "_on_kick", lambda mailroom, envelope: None)  # the news is lost
     await b.tool_server("calc", [echo("new")], server_id="calc", is_awaited=False)
     await robot.sees("new", without=["old"])
     assert worker_of(a).hub.tool_servers
@@ -302,8 +304,8 @@ async def test_facts_that_redis_has_forgotten_are_not_read_at_every_beat() -> No
 
     backplane, tasks = Counted(store, "here", is_shared=True), Tasks()
     agents = Agents(settings(), backplane, tasks, on_catalog=nobody, on_trouble=nobody)
-    row = Row("up", "elsewhere", "c1", since=1, epoch=1, name="calc", toolset="t", tools=1)
-    await backplane.commit(AGENT, 0, Change({"calc": row}, toolsets={"t": b"[]"}))
+    row = Row("up", "elsewhere", "c1", since=1, epoch=1, name="calc", toolset=digest(b"[]"), tools=1)
+    await backplane.commit(AGENT, 0, Change({"calc": row}, toolsets={row.toolset: b"[]"}))
     agent = agents.enter(AGENT)
     robot: Any = object()
     agent.robots["r"] = robot

@@ -9,7 +9,8 @@ import pytest
 
 from gateway import logs
 from gateway.backplane.envelope import Envelope
-from gateway.meters import METRICS, STATES, Meters, Reading, Spread
+from gateway.counting import Spread
+from gateway.meters import METRICS, STATES, Meters, Reading
 from tests.cluster.inside import id_of, served, worker_of
 from tests.conftest import StartCluster
 from tests.peers.tools import answering, echo, failing, held, reporting, text_of
@@ -223,13 +224,13 @@ async def test_a_deadline_is_counted_as_timed_out(gateway: Gateway) -> None:
 
 
 @pytest.mark.settings(calls_per_second=1.0)
-async def test_a_call_beyond_a_limit_is_counted_as_overloaded(gateway: Gateway) -> None:
+async def test_a_call_beyond_a_limit_is_counted_as_over_quota(gateway: Gateway) -> None:
     await gateway.tool_server()
     robot = await gateway.robot()
     await robot.sees("echo")
     await robot.call("echo")
     await robot.call("echo")
-    assert meters_of(gateway).calls_total.of("overloaded", "false", "none") == 1
+    assert meters_of(gateway).calls_total.of("over_quota", "false", "none") == 1
 
 
 async def test_a_parked_call_is_counted_with_its_wait(gateway: Gateway) -> None:
@@ -403,7 +404,7 @@ async def test_a_message_of_another_version_is_counted_as_not_understood(cluster
     await robot.start_call("slow")
     await server.until_called()
     [call_id] = list(worker_of(b)._executor._jobs)
-    worker_of(a).on_envelope(Envelope("nack", id=call_id, reason="of tomorrow"))
+    worker_of(a).on_envelope(Envelope("nack", id=call_id, sender=id_of(b), reason="of tomorrow"))
     assert meters_of(a).nacks_total.of("other") == 1
 
 

@@ -202,9 +202,12 @@ async def calling(robot: Robot, until: asyncio.Event, answers: list[dict[str, An
         answers.append(await robot.call("echo", {"text": text}, seconds=10))
 
 
-@short
+@pytest.mark.settings(drain_seconds=6.0)
 async def test_no_call_is_lost_or_run_twice_while_tool_servers_move(cluster: StartCluster) -> None:
-    """Calls come without a pause, from this and from another worker; each tool server is closed between two of them."""
+    """Calls come without a pause, from this and from another worker; each tool server is closed between two of them.
+
+    The window leaves seconds after that: a robot that still calls at its end is closed.
+    """
     a, b = await cluster(2)
     servers = [
         await redialling(b, a, name=f"calc{number}", tools=[echo(f"echo{number}" if number else "echo")])

@@ -251,7 +251,7 @@ async def test_a_worker_that_waits_for_a_verdict_on_a_ghost_still_leaves_in_orde
     ghost.freeze()
     again = await b.tool_server("calc", [echo()], is_awaited=False)
     await again.until_listed()
-    await wait_until(lambda: bool(worker_of(b)._registrar._probes), "it is being found out")
+    await wait_until(lambda: bool(worker_of(b)._registrar._ghosts._probes), "it is being found out")
     await b.worker.stop()
     assert not store.exists(f"mcpgw:worker:{{{id_of(b)}}}")
     assert store.zscore("mcpgw:workers", id_of(b)) is None

@@ -1,4 +1,4 @@
-"""Point 18: clients send no Origin, browsers do; for now, any is welcome."""
+"""Point 18: clients send no Origin, browsers do; unless there is a list (`GATEWAY_ORIGINS`), any is welcome."""
 
 import pytest
 

@@ -146,6 +146,11 @@ def test_a_problem_tells_only_whether_anything_was_given_to_the_peer() -> None:
     assert not TokenProblem(TokenCause.NO_AGENT).is_missing
 
 
+def test_every_cause_has_a_text_of_its_own_in_both_languages() -> None:
+    assert list(TokenCause.__members__) == [cause.name for cause in TokenCause], "two causes with one text are one"
+    assert all(" / " in cause.value for cause in TokenCause)
+
+
 def test_a_problem_never_repeats_the_token() -> None:
     token = issue("a", OTHER)
     with pytest.raises(TokenProblem) as caught:

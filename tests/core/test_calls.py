@@ -55,6 +55,27 @@ def test_the_deadline_of_a_call_that_may_not_be_extended_stays() -> None:
     assert one.deadline == 27.0
 
 
+def test_a_tools_own_timeout_is_counted_from_the_beginning_and_from_each_progress() -> None:
+    one = call()
+    one.allow(5.0)
+    assert one.deadline == 5.0
+    one.extend(4.0, 27.0)
+    assert one.deadline == 9.0
+    one.extend(298.0, 27.0)
+    assert one.deadline == 300.0
+    own = job(deadline=5.0)
+    own.timeout_seconds = 5.0
+    own.extend(4.0, 27.0)
+    assert own.deadline == 9.0
+
+
+def test_a_tools_own_timeout_bounds_a_call_that_may_not_be_extended_for_good() -> None:
+    one = call(is_extendable=False, deadline_max=10.0)
+    one.allow(20.0)
+    one.extend(15.0, 27.0)
+    assert one.deadline == one.deadline_max == 20.0
+
+
 def test_a_call_knows_its_tool_once_it_has_a_route() -> None:
     one = call()
     assert (one.server_id, one.original, one.is_done) == ("", "listed", False)

@@ -1,6 +1,6 @@
 """The merged list of one agent: its order, its names, its pages, and where each name leads."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import orjson
@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from gateway import catalog
 from gateway.backplane.base import Snapshot
-from gateway.catalog import Catalog, Route
+from gateway.catalog import Bounds, Catalog, Route
 from gateway.directory import Claim, Row
+from gateway.policy import Policy, parse
 
 NOW = 1_000_000
 GRACE = 30_000
@@ -206,3 +207,120 @@ def test_pages_are_valid_bounded_and_complete(sizes: list[int], page_bytes: int)
     told = [tool for page in pages for tool in orjson.loads(page)["tools"]]
     assert told == [orjson.loads(text) for name, text in texts if name not in omitted]
     assert ["nextCursor" in orjson.loads(page) for page in pages] == [True] * (len(pages) - 1) + [False]
+
+
+# Policy, pins, names that two tools have
+
+
+def policy_of(**fields: Any) -> Policy:
+    return parse(orjson.dumps(fields), is_strict=True)
+
+
+def build_under(
+    policy: Policy, rows: dict[str, Row], claims: dict[str, Claim], blocked: Set[tuple[str, str]] = frozenset()
+) -> Catalog:
+    toolsets = {row.toolset: tools_of(row.toolset) for row in rows.values()}
+    snapshot = Snapshot(7, NOW, rows, claims)
+    return catalog.build(snapshot, toolsets, grace_ms=GRACE, page_bytes=512 * 1024, policy=policy, blocked=blocked)
+
+
+TWO = {"one": up("lamp fan"), "two": up("lamp")}
+TWO_CLAIMS = {
+    **claims_of("one", "lamp fan"),
+    "two__lamp": Claim("two", "lamp", 0, 0),
+}
+
+
+def test_without_a_policy_nothing_is_refused_and_nothing_is_bounded() -> None:
+    built = build(TWO, TWO_CLAIMS)
+    assert (built.refused, built.bounds) == ({}, {})
+    assert build_under(policy_of(), TWO, TWO_CLAIMS) == built
+
+
+def test_a_forbidden_tool_is_refused_under_each_of_its_names_and_listed_under_none() -> None:
+    built = build_under(policy_of(tools={"deny": ["one/lamp"]}), TWO, TWO_CLAIMS)
+    assert shown(built) == ["fan", "two__lamp"]
+    assert built.refused == {"lamp": "policy", "one__lamp": "policy"}
+    assert built.routes.keys() == {"fan", "one__fan", "two__lamp"}
+
+
+@pytest.mark.parametrize("glob", ["lamp", "one__lamp", "lam*"])
+def test_a_tool_that_is_forbidden_by_one_name_can_not_be_called_by_another(glob: str) -> None:
+    built = build_under(policy_of(tools={"deny": [glob]}), {"one": up("lamp")}, claims_of("one", "lamp"))
+    assert built.pages == Catalog().pages
+    assert built.routes == {}
+    assert built.refused.keys() == {"lamp", "one__lamp"}
+
+
+def test_the_tools_of_a_forbidden_tool_server_are_refused_also_after_its_grace() -> None:
+    rows = {"one": offline("lamp", NOW - GRACE), "two": up("fan")}
+    claims = {**claims_of("one", "lamp", NOW + 9), **claims_of("two", "fan")}
+    built = build_under(policy_of(servers={"allow": ["two"]}), rows, claims)
+    assert shown(built) == ["fan"]
+    assert built.refused == {"lamp": "policy"}
+    assert set(built.rows) == {"one", "two"}, "who is there stays known"
+
+
+def test_what_nobody_has_approved_of_is_refused_for_that_reason() -> None:
+    built = build_under(policy_of(), TWO, TWO_CLAIMS, blocked={("one", "lamp"), ("two", "fan")})
+    assert shown(built) == ["fan", "two__lamp"]
+    assert built.refused == {"lamp": "pins", "one__lamp": "pins"}
+
+
+def test_a_tools_bounds_are_kept_for_the_tool_and_only_for_those_that_have_any() -> None:
+    policy = policy_of(timeouts={"lamp": 5}, result_bytes={"one/*": 5000}, tools={"deny": ["two/*"]})
+    built = build_under(policy, TWO, TWO_CLAIMS)
+    assert built.bounds == {Route("one", "lamp"): Bounds(5, 5000), Route("one", "fan"): Bounds(None, 5000)}
+
+
+def test_duplicates_can_be_hidden_as_long_as_the_tool_that_has_the_name_is_listed() -> None:
+    built = build_under(policy_of(duplicates="hide"), TWO, TWO_CLAIMS)
+    assert shown(built) == ["lamp", "fan"]
+    assert built.routes["two__lamp"] == Route("two", "lamp"), "hidden, and callable"
+    alone = build_under(policy_of(duplicates="hide", tools={"deny": ["one/lamp"]}), TWO, TWO_CLAIMS)
+    assert shown(alone) == ["fan", "two__lamp"]
+
+
+def test_all_names_can_have_their_server_before_them() -> None:
+    built = build_under(policy_of(duplicates="prefix_all"), TWO, TWO_CLAIMS)
+    assert shown(built) == ["one__lamp", "one__fan", "two__lamp"]
+    assert built.routes["lamp"] == Route("one", "lamp"), "the name that robots remember goes on working"
+
+
+PATTERNS = st.lists(st.sampled_from(["*", "a*", "*b", "s/*", "t/a", "s__*", "b", "?"]), max_size=3)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "servers": st.fixed_dictionaries({}, optional={"deny": st.just(["s"]), "allow": st.just(["t"])}),
+            "tools": st.fixed_dictionaries({}, optional={"deny": PATTERNS, "allow": PATTERNS}),
+            "duplicates": st.sampled_from(["prefix", "hide", "prefix_all"]),
+        },
+    ),
+    st.sets(st.tuples(st.sampled_from("st"), st.sampled_from(["a", "b"])), max_size=2),
+)
+def test_what_is_listed_can_be_called_and_what_is_refused_is_neither(
+    fields: dict[str, Any], blocked: set[tuple[str, str]]
+) -> None:
+    """Whatever the policy: no tool has one name that works and another that is refused, and no name both."""
+    policy = policy_of(**fields)
+    rows = {"s": up("a b ab"), "t": up("a b")}
+    claims = {**claims_of("s", "a b ab"), "t__a": Claim("t", "a", 0, 0), "t__b": Claim("t", "b", 0, 0)}
+    before = build(rows, claims)
+    built = build_under(policy, rows, claims, blocked)
+    assert built.routes.keys() | built.refused.keys() == before.routes.keys()
+    assert built.routes.keys().isdisjoint(built.refused)
+    assert set(shown(built)) <= built.routes.keys()
+    assert len(set(shown(built))) == len(shown(built))
+    for name, route in before.routes.items():
+        names = [other for other, same in before.routes.items() if same == route]
+        is_allowed = policy.allows(route.server_id, route.original, *names) and _pair(route) not in blocked
+        assert (name in built.routes) == is_allowed
+        assert built.routes.get(name, route) == route
+
+
+def _pair(route: Route) -> tuple[str, str]:
+    return route.server_id, route.original

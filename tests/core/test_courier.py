@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from gateway import errors, routing
-from gateway.backplane.base import Dispatch, Tell, Verdict, nothing
-from gateway.backplane.envelope import Envelope
+from gateway.backplane.base import Dispatch, Record, Tell, Verdict, nothing
+from gateway.backplane.envelope import Envelope, encode
 from gateway.backplane.memory import MemoryBackplane, MemoryStore
-from gateway.calls import Call, Job
+from gateway.backplane.memory_store import KeptCall
+from gateway.calls import Call, Job, Stage
 from gateway.courier import ASK_SECONDS, Courier
 from gateway.errors import Failure
 from gateway.executor import Executor
@@ -18,6 +19,7 @@ from gateway.hub import Hub
 from gateway.settings import Settings
 from gateway.tasks import Tasks
 from gateway.trail import Trail
+from tests.support.waiting import wait_until
 
 
 class Clock(Tasks):
@@ -46,9 +48,11 @@ class Post(MemoryBackplane):
     """A backplane that only notes what is said, and of which nobody hears the end of a call."""
 
     def __init__(self) -> None:
-        super().__init__(MemoryStore(lambda: 1_000.0), "here", is_shared=True)
+        self.store = MemoryStore(lambda: 1_000.0)
+        super().__init__(self.store, "here", is_shared=True)
         self.sent: list[Envelope] = []
         self.answered: list[Envelope] = []
+        self.dropped: list[tuple[str, Envelope]] = []
         self.tell_verdict: list[Callable[[Verdict], None]] = []
 
     def dispatch(self, dispatch: Dispatch, on_verdict: Callable[[Verdict], None]) -> None:
@@ -61,6 +65,7 @@ class Post(MemoryBackplane):
         self.answered.append(envelope)
 
     def drop(self, call_id: str, nack_to: str, envelope: Envelope, on_unheard: Tell = nothing) -> None:
+        self.dropped.append((nack_to, envelope))
         on_unheard()
 
 
@@ -69,17 +74,28 @@ class Desk:
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
+        self.events: list[str] = []
+        self.courier: Courier | None = None
 
-    def answer(self, call: Call, message: dict[str, Any]) -> None: ...
+    def answer(self, call: Call, message: dict[str, Any]) -> None:
+        self._end(call, "answer")
 
     def fail(self, call: Call, failure: Failure) -> None:
         self.failures.append(failure)
+        self._end(call, failure.reason)
+
+    def _end(self, call: Call, how: str) -> None:
+        self.events.append(how)
+        if self.courier is not None:
+            self.courier.forget(call)
 
     def progress(self, call: Call, params: dict[str, Any]) -> None: ...
 
-    def place_again(self, call: Call) -> None: ...
+    def place_again(self, call: Call) -> None:
+        self.events.append("place again")
 
-    def find_again(self, call: Call) -> None: ...
+    def find_again(self, call: Call) -> None:
+        self.events.append("find again")
 
 
 class Line:
@@ -90,6 +106,7 @@ class Line:
     is_leaving = False
     server_id = "line"
     row = SimpleNamespace(epoch=1)
+    connection = SimpleNamespace(agent="home")
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
@@ -122,7 +139,7 @@ def courier_of(post: Post, clock: Clock) -> Courier:
 
 def request(call_id: str) -> Envelope:
     body = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x"}}'
-    return Envelope("req", id=call_id, sender="far", conn="there", epoch=1, ms=27_000, body=body)
+    return Envelope("req", id=call_id, sender="far", agent="home", conn="there", epoch=1, ms=27_000, body=body)
 
 
 def query(call_id: str) -> Envelope:
@@ -156,7 +173,7 @@ def test_nobody_is_asked_any_more_once_no_call_is_in_doubt(clock: Clock, post: P
     courier.dispatch(call, desk)
     post.tell_verdict[-1](Verdict.UNKNOWN)
     clock.turn(ASK_SECONDS)
-    courier.on_envelope(Envelope("status", id="1", reason="seen"), desk)
+    courier.on_envelope(Envelope("status", id="1", sender="far", reason="seen"), desk)
     post.sent.clear()
     clock.turn(ASK_SECONDS)
     clock.turn(ASK_SECONDS)
@@ -167,7 +184,7 @@ def test_a_refusal_that_this_version_does_not_know_promises_nothing(clock: Clock
     """A newer worker may mean anything by it, also that the tool has run."""
     courier, desk = courier_of(post, clock), Desk()
     courier.dispatch(a_call(), desk)
-    courier.on_envelope(Envelope("nack", id="1", reason="of tomorrow"), desk)
+    courier.on_envelope(Envelope("nack", id="1", sender="far", reason="of tomorrow"), desk)
     assert [failure.executed for failure in desk.failures] == ["unknown"]
 
 
@@ -182,7 +199,176 @@ def test_a_tool_server_that_is_just_moving_is_said_to_be_reconnecting() -> None:
     assert "unknown" not in failure.message
 
 
+def dispatched(courier: Courier, post: Post, desk: Desk, verdict: Verdict = Verdict.OK) -> Call:
+    call, desk.courier = a_call(), courier
+    courier.dispatch(call, desk)
+    post.tell_verdict[-1](verdict)
+    return call
+
+
+def said(kind: str, reason: str = "", sender: str = "far", body: bytes = b"") -> Envelope:
+    return Envelope(kind, id="1", sender=sender, reason=reason, body=body)
+
+
+def put_on_record(post: Post, result: bytes, state: str = "answered") -> None:
+    record = Record("1", state, "here", "home", "", "", 1, result=result)
+    post.store.worker("far").calls["1"] = KeptCall(record, 10_000_000)
+
+
+ANSWER = b'{"jsonrpc":"2.0","id":1,"result":{"content":[]}}'
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        said("res", body=ANSWER, sender="another"),
+        said("nack", "moved", sender="another"),
+        said("status", "unseen", sender="another"),
+        said("status", "over", sender="another"),
+        said("nack", "lost", sender=""),
+    ],
+    ids=lambda envelope: f"{envelope.type} {envelope.reason}",
+)
+async def test_nobody_but_the_worker_that_has_the_call_is_believed_about_it(
+    envelope: Envelope, clock: Clock, post: Post
+) -> None:
+    """Records can be forged, and a worker that reads a forged one says in good faith what is not so."""
+    courier, desk = courier_of(post, clock), Desk()
+    call = dispatched(courier, post, desk)
+    async with clock:
+        courier.on_envelope(envelope, desk)
+    assert (len(courier), desk.events, call.stage) == (1, [], Stage.SENT)
+
+
+async def test_a_call_whose_answer_got_lost_ends_as_unknown_when_its_owner_says_that_it_is_over(
+    clock: Clock, post: Post
+) -> None:
+    courier, desk = courier_of(post, clock), Desk()
+    dispatched(courier, post, desk)
+    put_on_record(post, b"")  # as with call_records=bare
+    async with clock:
+        courier.on_envelope(said("status", "seen"), desk)
+        await courier.recover(desk)
+        assert desk.events == [], "its answer may be on its way"
+        clock.turn(ASK_SECONDS)
+        assert post.sent[-1].type == "query"
+        courier.on_envelope(said("status", "over"), desk)
+        await wait_until(lambda: bool(desk.events), "its end")
+    assert desk.events == ["answer lost"]
+    assert [failure.executed for failure in desk.failures] == ["unknown"]
+
+
+async def test_an_answer_that_was_not_heard_is_read_from_its_record_when_the_owner_says_that_it_is_over(
+    clock: Clock, post: Post
+) -> None:
+    courier, desk = courier_of(post, clock), Desk()
+    call = dispatched(courier, post, desk)
+    put_on_record(post, encode(said("res", body=ANSWER)))
+    async with clock:
+        courier.on_envelope(said("status", "over"), desk)
+        await wait_until(lambda: bool(desk.events), "its end")
+    assert desk.events == ["answer"]
+    assert call.attempts == 1
+
+
+@pytest.mark.parametrize(
+    "result",
+    [b"garbage", encode(Envelope("res", id="2", sender="far", body=ANSWER)), encode(said("res", sender="x"))],
+    ids=["no envelope", "of another call", "of another worker"],
+)
+async def test_a_record_that_holds_no_answer_of_this_call_is_taken_for_empty(
+    result: bytes, clock: Clock, post: Post
+) -> None:
+    courier, desk = courier_of(post, clock), Desk()
+    dispatched(courier, post, desk)
+    put_on_record(post, result)
+    await courier.recover(desk)
+    assert desk.events == []
+    clock.turn(ASK_SECONDS)
+    assert [envelope.type for envelope in post.sent] == ["query"]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.OK, Verdict.UNKNOWN])
+def test_a_call_that_its_owner_has_never_seen_is_sent_anew_and_nothing_is_lost(
+    verdict: Verdict, clock: Clock, post: Post
+) -> None:
+    courier, desk = courier_of(post, clock), Desk()
+    dispatched(courier, post, desk, verdict)
+    courier.on_envelope(said("status", "unseen"), desk)
+    assert desk.events == ["place again"]
+
+
+def test_a_call_that_was_refused_before_its_verdict_came_is_sent_anew(clock: Clock, post: Post) -> None:
+    """Its owner found the record while the message was still on its way."""
+    courier, desk, call = courier_of(post, clock), Desk(), a_call()
+    courier.dispatch(call, desk)
+    courier.on_envelope(said("status", "unseen"), desk)
+    post.tell_verdict[-1](Verdict.OK)
+    assert (desk.events, len(courier)) == (["place again"], 0)
+
+
+async def test_a_call_of_a_lost_owner_ends_as_unknown_where_its_record_holds_nothing(clock: Clock, post: Post) -> None:
+    courier, desk = courier_of(post, clock), Desk()
+    dispatched(courier, post, desk)
+    put_on_record(post, b"")
+    await courier.owner_lost("far", desk)
+    assert [(failure.reason, failure.executed) for failure in desk.failures] == [("worker lost", "unknown")]
+
+
 # The worker that executes
+
+
+def pending(post: Post, message: bytes, call_id: str = "1", sent_ms: int = 999_000) -> None:
+    record = Record(call_id, "sent", "far", "home", "", "", sent_ms, message=message)
+    post.store.worker("here").calls[call_id] = KeptCall(record, 10_000_000)
+
+
+async def test_a_call_that_was_not_heard_and_whose_record_is_bare_is_refused_for_good_and_sent_back(
+    clock: Clock, post: Post
+) -> None:
+    line = Line()
+    executor = executor_of(post, clock, line)
+    pending(post, b"")
+    await executor.recover()
+    assert [(to, envelope.type, envelope.reason) for to, envelope in post.dropped] == [("far", "status", "unseen")]
+    executor.on_request(request("1"))  # its message comes after all
+    await executor.recover()
+    assert line.jobs == []
+    assert len(post.dropped) == 1
+
+
+async def test_a_call_that_runs_or_has_run_is_not_sent_back_because_its_record_is_bare(
+    clock: Clock, post: Post
+) -> None:
+    line = Line()
+    executor = executor_of(post, clock, line)
+    for call_id in ("ended", "running"):
+        executor.on_request(request(call_id))
+        pending(post, b"", call_id)
+    executor.on_answer(line.jobs[0], {"result": {}}, ANSWER)
+    await executor.recover()
+    assert post.dropped == []
+    for call_id in ("ended", "running"):
+        executor.on_query(query(call_id))
+    assert [(envelope.id, envelope.reason) for envelope in post.sent] == [("ended", "over"), ("running", "seen")]
+
+
+async def test_nothing_is_promised_of_a_bare_record_that_is_older_than_what_is_remembered(
+    clock: Clock, post: Post
+) -> None:
+    pending(post, b"", sent_ms=1_000_000 - 27_001)
+    await executor_of(post, clock, call_seconds=27.0).recover()
+    assert post.dropped == []
+
+
+@pytest.mark.parametrize("kind", ["cancel", "query", "note", "res"])
+async def test_only_the_request_that_a_record_is_of_is_taken_from_it(kind: str, clock: Clock, post: Post) -> None:
+    line = Line()
+    executor = executor_of(post, clock, line)
+    pending(post, encode(request("2")) + encode(Envelope(kind, id="1", sender="far", conn="there")))
+    await executor.recover()
+    assert line.jobs == []
+    assert [envelope.reason for _, envelope in post.dropped] == ["unseen"]
 
 
 def test_an_id_is_not_taken_again_within_its_time_however_many_came_after_it(clock: Clock, post: Post) -> None:
@@ -195,7 +381,7 @@ def test_an_id_is_not_taken_again_within_its_time_however_many_came_after_it(clo
         executor.on_cancel(Envelope("cancel", id=f"other-{number}"))
     executor.on_query(query("first"))
     executor.on_request(request("first"))
-    assert [envelope.reason for envelope in post.sent] == ["seen"]
+    assert [envelope.reason for envelope in post.sent] == ["over"]
     assert len(line.jobs) == 1
 
 
@@ -219,7 +405,7 @@ def test_an_id_whose_time_is_long_over_is_let_go(clock: Clock, post: Post) -> No
     executor.on_cancel(Envelope("cancel", id="new"))
     for call_id in ("old", "new"):
         executor.on_query(query(call_id))
-    assert [(envelope.id, envelope.reason) for envelope in post.sent] == [("old", "unseen"), ("new", "seen")]
+    assert [(envelope.id, envelope.reason) for envelope in post.sent] == [("old", "unseen"), ("new", "over")]
 
 
 def test_a_refusal_that_nobody_heard_is_said_again_to_who_asks(clock: Clock, post: Post) -> None:

@@ -80,7 +80,7 @@ def test_a_mailbox_that_may_not_be_asked_about_is_not_judged() -> None:
     facts = cluster(workers={"gw-0": deaf}, unread={"mailboxes": "redis-cli PUBSUB NUMSUB x"})
     assert found("mailboxes", facts) == []
     told = [one for one in verdicts({"mailboxes": []}, facts) if "mailboxes" in one.subject]
-    assert [one.level for one in told] == [Level.NOTE]
+    assert [one.level for one in told] == [Level.UNKNOWN]
 
 
 def test_only_what_both_looks_have_found_is_believed() -> None:

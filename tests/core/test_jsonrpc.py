@@ -9,7 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import jsonrpc
-from gateway.jsonrpc import Garbage, Invalid, Message, Notification, Request, Response, classify, parse, standard_parse
+from gateway.jsonrpc import (
+    PARTS_MAX,
+    TOO_MANY_PARTS,
+    Garbage,
+    Invalid,
+    Message,
+    Notification,
+    Request,
+    Response,
+    classify,
+    parse,
+    standard_parse,
+)
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -110,6 +122,18 @@ def test_what_is_no_json_is_garbage(frame: bytes) -> None:
     message = parse(frame)
     assert isinstance(message, Garbage)
     assert not message.is_blank
+
+
+@pytest.mark.parametrize("part", [b"[],", b"{},", b'{"":0},', b'[""],', b'"","",[],{},'], ids=repr)
+def test_a_frame_of_too_many_objects_and_arrays_is_not_read(part: bytes) -> None:
+    message = parse(b"[" + part * (PARTS_MAX + 1) + b"0]")
+    assert message == Garbage(TOO_MANY_PARTS)
+
+
+@pytest.mark.parametrize("text", ["[{" * 300_000, '{"a": [1]}, ' * 300_000, '\\"[' * 600_000, "[\\" * 600_000], ids=len)
+def test_a_text_may_have_as_many_brackets_as_it_likes(text: str) -> None:
+    message = {"id": 1, "result": {"content": [{"type": "text", "text": text}]}}
+    assert parse(orjson.dumps(message)) == Response(1, message)
 
 
 @pytest.mark.parametrize(

@@ -9,22 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import errors
+from gateway.counting import OTHER, Counter, Histogram, Metric, Peak, Spread
 from gateway.errors import Executed, Failure
-from gateway.meters import (
-    ENDS,
-    METRICS,
-    OTHER,
-    Counter,
-    Histogram,
-    Meters,
-    Metric,
-    Peak,
-    Reading,
-    Spread,
-    dump,
-    load,
-    merge,
-)
+from gateway.meters import ENDS, METRICS, Meters, Reading, dump, load, merge
 from gateway.trail import EXECUTED
 
 COUNTERS = [name for name, metric in METRICS.items() if metric.kind == "counter"]
@@ -154,7 +141,7 @@ def test_several_workers_become_one_as_the_table_says() -> None:
 
 def failures() -> Iterator[Failure]:
     """One of each that the table of errors can make."""
-    given: dict[str, Any] = {"zh": "", "en": "", "seconds": 1.0, "executed": False}
+    given: dict[str, Any] = {"zh": "", "en": "", "seconds": 1.0, "retry_after_seconds": 1.0, "executed": False}
     for name, make in vars(errors).items():
         if callable(make) and getattr(make, "__annotations__", {}).get("return") is Failure:
             arguments = {key: given.get(key, "x") for key in make.__annotations__ if key != "return"}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from gateway.backplane.base import Snapshot
 from gateway.directory import Claim, Row
 from gateway.outage import Registered, facts, remembered
-from gateway.registry import Newcomer, Rules
+from gateway.registration import Newcomer, Rules
 
 RULES = Rules(hold_ms=3_600_000, handshake_ms=60_000, servers_max=64, tools_max=100)
 NOW = 1_000_000

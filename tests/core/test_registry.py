@@ -15,7 +15,7 @@ from gateway import catalog, names, registry
 from gateway.backplane.base import Change, Snapshot
 from gateway.catalog import Catalog, Route
 from gateway.directory import Claim, Row, Seen
-from gateway.registry import Admitted, Newcomer, ProbeFirst, Registration, Rules, Superseded, TooMany
+from gateway.registration import Admitted, Newcomer, ProbeFirst, Registration, Rules, Superseded, TooMany
 from gateway.seen import UNNAMED
 
 HOUR = 3_600_000
@@ -87,7 +87,8 @@ class Store:
 
     def swap(self, server_id: str, conn: str, tools: str) -> Admitted:
         originals = tuple(tools.split())
-        decided = registry.swap_tools(self.snapshot, server_id, conn, toolset(originals), originals, RULES)
+        asked = replace(newcomer(conn), originals=originals, toolset=toolset(originals))
+        decided = registry.swap_tools(self.snapshot, server_id, asked, RULES)
         assert isinstance(decided, Admitted)
         self.take(decided.change)
         return decided
@@ -124,7 +125,7 @@ def listed(built: Catalog) -> list[dict[str, Any]]:
 
 def newcomer(
     conn: str,
-    tools: str | Sequence[str],
+    tools: str | Sequence[str] = "",
     server_id: str = "",
     *,
     name: str = "calc",
@@ -461,10 +462,10 @@ def test_a_swap_changes_tools_and_names_at_once_and_nothing_else(store: Store) -
 def test_a_swap_by_somebody_who_was_replaced_says_so(store: Store) -> None:
     store.admit("c1", "add", "one")
     newer = store.admit("c2", "add", "one").row
-    assert registry.swap_tools(store.snapshot, "one", "c1", "", (), RULES) == Superseded(newer)
-    assert registry.swap_tools(store.snapshot, "two", "c1", "", (), RULES) is None
+    assert registry.swap_tools(store.snapshot, "one", newcomer("c1"), RULES) == Superseded(newer)
+    assert registry.swap_tools(store.snapshot, "two", newcomer("c1"), RULES) is None
     store.leave("one", "c2")
-    assert registry.swap_tools(store.snapshot, "one", "c2", "", (), RULES) is None
+    assert registry.swap_tools(store.snapshot, "one", newcomer("c2"), RULES) is None
 
 
 # Going, and coming back
@@ -548,12 +549,25 @@ def test_one_server_too_many_is_refused_and_told_which_limit(store: Store) -> No
     assert isinstance(store.register(newcomer("c4", "d", "four"), rules), Admitted)
 
 
+def test_too_large_tools_are_refused_with_the_room_that_is_left(store: Store) -> None:
+    rules = replace(RULES, catalog_bytes=1000)
+    assert isinstance(store.register(replace(newcomer("c1", "a", "one"), toolset_bytes=600), rules), Admitted)
+    large = replace(newcomer("c2", "b c", "two"), toolset_bytes=500)
+    assert store.register(large, rules) == TooMany("GATEWAY_CATALOG_BYTES=1000", 2, 400)
+    assert isinstance(store.register(replace(large, toolset_bytes=400), rules), Admitted)
+    grown = replace(newcomer("c1", "a", "one"), toolset_bytes=601)
+    assert registry.swap_tools(store.snapshot, "one", grown, rules) == TooMany("GATEWAY_CATALOG_BYTES=1000", 1, 600)
+    store.leave("two", "c2")
+    assert isinstance(registry.swap_tools(store.snapshot, "one", grown, rules), Admitted), "who is away takes no room"
+    assert isinstance(store.register(replace(newcomer("c3", "", "three"), toolset_bytes=500), rules), Admitted)
+
+
 def test_too_many_tools_are_refused_with_the_room_that_is_left(store: Store) -> None:
     rules = replace(RULES, tools_max=3)
     store.admit("c1", "a b", "one", rules=rules)
     assert store.register(newcomer("c2", "c d", "two"), rules) == TooMany("GATEWAY_TOOLS_PER_AGENT=3", 1)
     store.admit("c2", "c", "two", rules=rules)
-    refused = registry.swap_tools(store.snapshot, "one", "c1", "", ("a", "b", "x"), rules)
+    refused = registry.swap_tools(store.snapshot, "one", newcomer("c1", "a b x"), rules)
     assert refused == TooMany("GATEWAY_TOOLS_PER_AGENT=3", 2)
     store.admit("c3", "a b", "one", rules=rules)
 
@@ -589,6 +603,19 @@ def test_claims_are_bounded_and_the_longest_gone_go_first(store: Store) -> None:
         store.now_ms += 1
     assert len(store.claims) <= rules.claims_max
     assert {f"t{number}" for number in range(17, 20)} <= store.claims.keys()
+
+
+def test_nobody_pushes_out_a_held_name_by_naming_ever_other_tools(store: Store) -> None:
+    rules = replace(RULES, tools_max=4)
+    store.admit("c1", "add sub", "one", rules=rules)
+    store.leave("one", "c1")
+    for number in range(20):
+        store.now_ms += 1
+        store.admit("c", f"t{number} u{number} v{number}", "evil", rules=rules)
+    assert len(store.claims) <= rules.claims_max
+    store.admit("c", "add", "evil", rules=rules)
+    store.admit("c2", "add sub", "one", rules=rules)
+    assert store.listed() == ["evil__add", "add", "sub"]
 
 
 def test_what_a_handshake_died_of_is_remembered_for_who_gave_its_id(store: Store) -> None:
@@ -737,9 +764,9 @@ class RegistryMachine(RuleBasedStateMachine):
         conn = data.draw(st.sampled_from(sorted(self.live)))
         link = self.live[conn]
         originals = tuple(tools)
-        decided = registry.swap_tools(self.store.snapshot, link.server_id, conn, toolset(originals), originals, SMALL)
+        asked = replace(link.newcomer, originals=originals, toolset=toolset(originals))
+        decided = registry.swap_tools(self.store.snapshot, link.server_id, asked, SMALL)
         if isinstance(decided, Admitted):
-            asked = replace(link.newcomer, originals=originals, toolset=toolset(originals))
             self.settle(conn, decided, asked)
         elif isinstance(decided, Superseded):
             self.old.append(self.live.pop(conn))

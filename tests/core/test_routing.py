@@ -92,3 +92,15 @@ def test_an_unknown_tool_is_one_as_long_as_somebody_is_there_or_expected_back() 
 def test_offline_is_told_without_a_row_too() -> None:
     for row in (None, UP):
         assert routing.offline("home", row).code == -32001
+
+
+def test_what_the_policy_forbids_is_refused_whether_its_tool_server_is_there_or_not() -> None:
+    for row in (UP, gone(NOW), gone(NOW - GRACE), None):
+        built = Catalog(rows={"home": row} if row else {}, refused={"lamp_on": "policy", "lamp_off": "pins"})
+        lost = Lost(set(), set())
+        forbidden, unapproved = (
+            refusal(routing.decide(built, name, now_ms=NOW, grace_ms=GRACE, lost=lost))
+            for name in ("lamp_on", "lamp_off")
+        )
+        assert (forbidden.code, forbidden.reason, forbidden.outcome) == (-32004, "not allowed", "not_allowed")
+        assert (unapproved.code, unapproved.reason, unapproved.outcome) == (-32004, "not approved", "not_allowed")

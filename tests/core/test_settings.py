@@ -147,6 +147,11 @@ def test_settings_that_contradict_each_other_are_refused_by_both_names(
     assert all(name in text for name in names)
 
 
+def test_a_rate_at_which_nothing_could_be_read_is_refused(tmp_path: Path) -> None:
+    assert "64KiB or more" in refusal({"GATEWAY_CONNECTION_RATE_BYTES": "10KiB"}, tmp_path)
+    assert read({"GATEWAY_CONNECTION_RATE_BYTES": "64KiB"}, tmp_path)[0].connection_rate_bytes == 65536
+
+
 def test_several_workers_without_redis_are_refused_with_what_to_set(tmp_path: Path) -> None:
     assert "set GATEWAY_REDIS_URL" in refusal({"GATEWAY_WORKERS": "2"}, tmp_path)
     settings, _ = read({"GATEWAY_WORKERS": "2", "GATEWAY_REDIS_URL": "redis://h", "GATEWAY_KEY": KEY}, tmp_path)
@@ -252,3 +257,21 @@ def test_settings_cannot_be_changed_and_name_their_units() -> None:
     for name, spec in specs().items():
         assert name.endswith("_seconds") == (spec.kind.name == "SECONDS") or name.endswith("_per_second")
         assert name.endswith("_bytes") == (spec.kind.name == "SIZE")
+
+
+@pytest.mark.parametrize(
+    "keys", ["short", "<openssl rand -hex 32>", f"{KEY[::-1]},short", "密" * 16, "unsigned", "unsigned,unsigned"]
+)
+def test_a_key_for_envelopes_that_could_be_guessed_or_signs_nothing_is_refused_and_not_repeated(
+    keys: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match="GATEWAY_ENVELOPE_KEY") as refusal:
+        read({"GATEWAY_ENVELOPE_KEY": keys}, tmp_path)
+    assert "short" not in str(refusal.value)
+    assert "密密" not in str(refusal.value)
+
+
+def test_taking_unsigned_envelopes_is_a_warning_at_every_start(tmp_path: Path) -> None:
+    given, warnings = read({"GATEWAY_ENVELOPE_KEY": f"{KEY[::-1]},unsigned"}, tmp_path)
+    assert given.envelope_key == (KEY[::-1], "unsigned")
+    assert [("unsigned" in warning, KEY[::-1] in warning) for warning in warnings] == [(True, False)]

@@ -1,6 +1,8 @@
 """The status answer and its verdicts, from facts alone."""
 
+import re
 from dataclasses import replace
+from typing import Any
 
 import orjson
 import pytest
@@ -9,8 +11,11 @@ from hypothesis import strategies as st
 
 from gateway import status, verdicts
 from gateway.backplane.base import Snapshot, WorkerRow
+from gateway.credential import Credential
 from gateway.directory import Claim, Row, Seen
+from gateway.policy import parse
 from gateway.seen import UNNAMED
+from gateway.status import Terms
 
 NOW = 1_700_000_000_000
 MINUTE = 60_000
@@ -22,7 +27,7 @@ TOOLS = {"d": ["blow"]}
 
 def told(seen: dict[str, Seen] | None = None, claims: dict[str, Claim] | None = None, **rows: Row) -> dict[str, object]:
     snapshot = Snapshot(1, NOW, rows, claims or {}, seen or {})
-    return status.answer("home", snapshot, TOOLS, WORKERS, 0)
+    return status.answer(Credential("home"), snapshot, TOOLS, WORKERS, 0)
 
 
 def code(answer: dict[str, object]) -> str:
@@ -127,7 +132,7 @@ def test_whatever_the_store_says_there_is_an_answer_that_is_plain_data(
     rows: dict[str, Row], claims: dict[str, Claim], seen: dict[str, Seen]
 ) -> None:
     toolsets = {**TOOLS, "e": ["blow", "lamp.on"], "f": ["7"]}
-    answer = status.answer("home", Snapshot(1, NOW, rows, claims, seen), toolsets, WORKERS, 0)
+    answer = status.answer(Credential("home"), Snapshot(1, NOW, rows, claims, seen), toolsets, WORKERS, 0)
     assert orjson.loads(orjson.dumps(answer)) == answer
     listed = [tool["listed_as"] for one in answer["tool_servers"] for tool in one["tools"] if tool["listed_as"]]
     assert len(listed) == len(set(listed))
@@ -136,3 +141,59 @@ def test_whatever_the_store_says_there_is_an_answer_that_is_plain_data(
 def test_the_names_in_a_tool_set_that_no_worker_wrote_are_none() -> None:
     assert status.tool_names(b'[{"name":"blow"},{"name":"lamp.on"}]') == ["blow", "lamp.on"]
     assert [status.tool_names(text) for text in (b"", b"{", b"7", b"[7]", b'[{"title":"x"}]', b"[null]")] == [[]] * 6
+
+
+# What each token may be told
+
+
+def told_to(credential: Credential) -> dict[str, Any]:
+    """An agent with three tool servers: two that are there and want one name, and one that left in trouble."""
+    rows = {"fan": UP, "lamp": replace(UP, name="Lamp"), "oven": OFFLINE}
+    claims = {"blow": Claim("fan", "blow", 1, 0), "lamp__blow": Claim("lamp", "blow", 2, 0)}
+    seen = {"oven": Seen(error="initialize refused", failed=NOW), UNNAMED: Seen(error="1006 x", failed=NOW)}
+    return status.answer(credential, Snapshot(1, NOW, rows, claims, seen), TOOLS, WORKERS, 7)
+
+
+def test_a_legacy_token_and_a_robots_are_told_all_there_is_of_the_agent() -> None:
+    legacy = told_to(Credential("home"))
+    assert legacy == told_to(Credential("home", "call", "", "an-id", 1, 2))
+    assert legacy["robots"] == 7
+    assert [one["server_id"] for one in legacy["tool_servers"]] == ["fan", "lamp", "oven"]
+
+
+def test_a_tool_servers_token_is_told_nothing_of_robots() -> None:
+    legacy = told_to(Credential("home"))
+    assert told_to(Credential("home", "mcp", "", "an-id", 1, 2)) == {
+        name: value for name, value in legacy.items() if name != "robots"
+    }
+
+
+def test_a_token_for_one_tool_server_is_not_told_that_there_are_others() -> None:
+    told = told_to(Credential("home", "mcp", "lamp", "an-id", 1, 2))
+    [lamp] = told["tool_servers"]
+    assert lamp["tools"][0]["listed_as"] == "lamp__blow"
+    assert (told["verdict"]["code"], told["unnamed_error"], told["names"]) == ("ok", None, {"collisions": []})
+    assert "robots" not in told
+    assert not re.search("fan|oven|1006|initialize", str(told))
+
+
+def test_a_token_for_a_tool_server_that_never_came_is_told_just_that() -> None:
+    told = told_to(Credential("home", "mcp", "heater", "an-id", 1, 2))
+    assert (told["verdict"]["code"], told["tool_servers"]) == ("never_connected", [])
+
+
+def test_what_the_policy_forbids_is_said_with_the_rule() -> None:
+    rows = {"fan": UP, "lamp": replace(UP, conn="w1.2", name="Lamp", toolset="l", tools=2)}
+    tools = {"d": ["blow"], "l": ["on", "off"]}
+    terms = Terms(policy=parse(b'{"servers":{"deny":["fan"]},"tools":{"deny":["off"]}}'))
+    answer = status.answer(Credential("home"), Snapshot(1, NOW, rows), tools, WORKERS, 0, terms)
+    fan, lamp = answer["tool_servers"]
+    assert (lamp["listed"], lamp["verdict"]["code"]) == (True, "connected")
+    assert [tool["listed_as"] for tool in lamp["tools"]] == ["lamp__on", ""]
+    assert "tools.deny: off" in lamp["tools"][1]["why"]
+    assert (fan["listed"], fan["verdict"]["code"], fan["state"]) == (False, "not_allowed", "connected")
+    assert "servers.deny: fan" in fan["verdict"]["text"]
+    assert "servers.deny: fan" in fan["tools"][0]["why"]
+    assert code(answer) == "ok", "that somebody wants it so is no trouble"
+    alone = status.answer(Credential("home"), Snapshot(1, NOW, {"fan": UP}), tools, WORKERS, 0, terms)
+    assert code(alone) == "not_allowed"

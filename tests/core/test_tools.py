@@ -11,6 +11,7 @@ from gateway import tools
 
 quick = settings(deadline=None, max_examples=60)
 
+WIDE = tools.Bounds(1000, 4 * 2**20, 128 * 1024, 64)
 EMPTY = {"type": "object", "properties": {}, "required": []}
 
 
@@ -86,14 +87,14 @@ def test_the_tool_that_was_given_is_not_changed() -> None:
 
 def test_of_equal_names_the_first_counts_and_the_order_stays() -> None:
     listed = [{"name": "b"}, None, {"name": "a", "description": "first"}, {"name": "a"}, {"description": "nameless"}]
-    clean, dropped = tools.normalise_all(listed)
-    assert [tool["name"] for tool in clean] == ["b", "a"]
-    assert clean[1]["description"] == "first"
-    assert dropped == 3
+    taken = tools.take(listed, WIDE)
+    assert [tool["name"] for tool in taken.tools] == ["b", "a"]
+    assert taken.tools[1]["description"] == "first"
+    assert taken.dropped == 3
 
 
 def test_equal_tools_have_one_digest_and_others_another() -> None:
-    one, two = tools.normalise_all([{"name": "a"}])[0], tools.normalise_all([{"name": "b"}])[0]
+    one, two = [sound({"name": "a"})], [sound({"name": "b"})]
     assert tools.digest(tools.encode(one)) == tools.digest(tools.encode(list(one)))
     assert tools.digest(tools.encode(one)) != tools.digest(tools.encode(two))
 
@@ -126,8 +127,9 @@ FIELDS = st.sampled_from(["name", "description", "inputSchema", "outputSchema", 
 @quick
 @given(st.lists(JSON | st.dictionaries(FIELDS, JSON, max_size=5), max_size=6))
 def test_whatever_is_listed_becomes_a_list_that_every_robot_can_read(listed: list[Any]) -> None:
-    clean, dropped = tools.normalise_all(listed)
-    assert len(clean) + dropped == len(listed)
+    taken = tools.take(listed, WIDE)
+    clean = taken.tools
+    assert len(clean) + taken.dropped + taken.oversized + taken.cut == len(listed)
     for tool in clean:
         assert type(tool["name"]) is str
         assert type(tool["description"]) is str
@@ -135,5 +137,5 @@ def test_whatever_is_listed_becomes_a_list_that_every_robot_can_read(listed: lis
         assert schema["type"] == "object"
         assert type(schema["properties"]) is dict
         assert all(type(name) is str for name in schema["required"])
-    assert tools.normalise_all(clean) == (clean, 0)
+    assert tools.take(clean, WIDE).tools == clean
     assert orjson.loads(tools.encode(clean)) == clean

@@ -303,7 +303,8 @@ def test_a_page_without_an_answer_ends_the_handshake_too() -> None:
 
 
 def test_what_does_not_fit_or_can_not_be_written_is_left_out() -> None:
-    usable, _ = tools.normalise_all([{"name": "a"}, {"name": "deep", "x": nested(300)}, {"name": "b"}, {"name": "c"}])
+    listed = [{"name": "a"}, {"name": "deep", "x": nested(300)}, {"name": "b"}, {"name": "c"}]
+    usable = [tool for tool in map(tools.normalise, listed) if tool is not None]
     two = len(tools.encode([usable[0], usable[2]]))
     kept, encoded, cut = tools.fit(usable, 10, two + 1)
     assert [tool["name"] for tool in kept] == ["a", "b"]
@@ -320,7 +321,7 @@ def nested(levels: int) -> Any:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.text(max_size=8), max_size=8, unique=True), st.integers(0, 9), st.integers(2, 600))
 def test_what_is_kept_keeps_to_the_limits(names: list[str], tools_max: int, bytes_max: int) -> None:
-    usable, _ = tools.normalise_all({"name": name} for name in names)
+    usable = [tool for name in names if (tool := tools.normalise({"name": name})) is not None]
     kept, encoded, cut = tools.fit(usable, tools_max, bytes_max)
     assert kept == usable[: len(kept)]
     assert encoded == tools.encode(kept)
@@ -400,20 +401,19 @@ def test_a_list_that_changes_all_the_time_is_read_at_a_pace_and_its_last_state_i
 
 
 @pytest.mark.parametrize(
-    ("listed", "cut"),
+    ("listed", "oversized", "cut"),
     [
-        ([{"name": str(number)} for number in range(5000)], 4990),
-        ([{"name": "wide", "inputSchema": {"required": ["x"] * 300_000}}, {"name": "b"}], 1),
-        ([{"name": "deep", "x": orjson.loads(b"[" * 300 + b"]" * 300)}, {"name": "b"}], 1),
-        ([7] * 10_000, 9980),
+        ([{"name": str(number)} for number in range(5000)], 0, 4990),
+        ([{"name": "wide", "inputSchema": {"required": ["x"] * 300_000}}, {"name": "b"}], 1, 0),
+        ([{"name": "deep", "x": orjson.loads(b"[" * 300 + b"]" * 300)}, {"name": "b"}], 0, 1),
+        ([7] * 10_000, 0, 9980),
     ],
     ids=["many", "one too wide", "one too deep", "no tools"],
 )
-def test_of_an_overlong_list_only_what_can_be_taken_is_looked_at(listed: list[Any], cut: int) -> None:
-    assert len(tools.bearable(listed, 10, 100_000)[0]) <= 20
-    kept, _, dropped, left_out = tools.take(listed, 10, 100_000)
-    assert len(kept) + dropped + left_out == len(listed)
-    assert left_out == cut
+def test_of_an_overlong_list_only_what_can_be_taken_is_looked_at(listed: list[Any], oversized: int, cut: int) -> None:
+    taken = tools.take(listed, tools.Bounds(10, 2_000_000, 100_000, 64))
+    assert len(taken.tools) + taken.dropped + taken.oversized + taken.cut == len(listed)
+    assert (taken.oversized, taken.cut) == (oversized, cut)
 
 
 def test_a_later_list_that_is_refused_leaves_the_old_one() -> None:

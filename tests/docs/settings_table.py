@@ -7,7 +7,8 @@ import math
 import sys
 from typing import Any
 
-from gateway.settings import Settings, Spec, env_name, specs, written
+from gateway.declared import Spec, written
+from gateway.settings import Settings, env_name, specs
 
 _HEAD = """\
 # 全部设置 / Every setting

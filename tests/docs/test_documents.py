@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from gateway.settings import Settings, env_name, specs, written
+from gateway.declared import written
+from gateway.settings import Settings, env_name, specs
 from tests.docs import settings_table
 from tests.docs.markdown import Document, code_in, read
 from tests.project.repository import ROOT
@@ -17,6 +18,7 @@ DOCUMENTS = [
     "docs/protocol.md",
     "docs/redis.md",
     "docs/reliability.md",
+    "docs/limits.md",
     "docs/logs.md",
     "docs/configuration.md",
     "docs/compose.md",
@@ -25,7 +27,11 @@ DOCUMENTS = [
     "deploy/kustomize/README.md",
     "docs/operations.md",
     "docs/status.md",
+    "docs/tokens.md",
     "docs/admin.md",
+    "docs/audit.md",
+    "docs/security.md",
+    "SECURITY.md",
 ]
 SETTING = re.compile(r"GATEWAY_[A-Z_]*[A-Z]")
 

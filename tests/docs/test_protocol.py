@@ -1,5 +1,6 @@
 """docs/protocol.md: its tables are those of the code, and its conversations happen as written."""
 
+import ast
 import asyncio
 import inspect
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 import gateway as package
-from gateway import errors
+from gateway import admission, errors, intake
 from gateway.errors import CloseCode, Code, Failure
-from tests.docs.markdown import Block, Document, read
+from gateway.refused import Refused
+from gateway.settings import env_name
+from tests.docs.markdown import Block, Document, code_in, read
 from tests.peers.token import console_token
 from tests.peers.wire import Peer
 from tests.support.gateway import Gateway, Guests
@@ -73,6 +76,35 @@ def test_the_table_of_close_codes_is_that_of_the_code(protocol: Document) -> Non
     assert all(row[3] for row in rows)
 
 
+REFUSAL_HEAD = ("Status", "When", "Header", "What a client should do")
+
+
+def refusals() -> dict[int, set[str]]:
+    """Every status that a handshake can be refused with, and the headers that come with it."""
+    made = [
+        Refused(ast.literal_eval(call.args[0]), "kind", "text")
+        for module in (admission, intake)
+        for call in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Refused"
+    ]
+    waits = {429: Refused(429, "kind", "text", retry_seconds=1.0)}
+    return {one.status: set(waits.get(one.status, one).headers) for one in made}
+
+
+def test_the_table_of_refusals_is_that_of_the_code(protocol: Document) -> None:
+    rows = protocol.table(*REFUSAL_HEAD)
+    told = {int(status): {code.partition(":")[0] for code in code_in(header)} for status, _, header, _ in rows}
+    plain = {413}  # a handshake has no body
+    assert told == {status: headers for status, headers in refusals().items() if status not in plain}
+    assert all(advice for _, _, _, advice in rows)
+
+
+def test_the_table_of_paths_names_every_key_that_there_is(protocol: Document) -> None:
+    rows = protocol.table("Path", "Opened by", "Where it is put")
+    told = {code for _, by, _ in rows for code in code_in(by)}
+    assert told >= {env_name(name) for name in ("key", "health_key", "metrics_key", "admin_key")}
+
+
 @pytest.mark.parametrize(
     ("status", "path", "query"),
     [
@@ -85,7 +117,7 @@ def test_the_table_of_close_codes_is_that_of_the_code(protocol: Document) -> Non
 async def test_a_refusal_comes_before_the_upgrade(
     gateway: Gateway, protocol: Document, status: str, path: str, query: dict[str, str]
 ) -> None:
-    assert status in [row[0] for row in protocol.table("Status", "When", "What a client should do")]
+    assert status in [row[0] for row in protocol.table(*REFUSAL_HEAD)]
     url = gateway.url(f"/mcp_endpoint/{path}/", **{"token": console_token(AGENT, gateway.key), **query})
     with pytest.raises(InvalidStatus) as refused:
         await Peer(url).open()

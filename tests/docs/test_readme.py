@@ -209,7 +209,7 @@ async def bridge(request: pytest.FixtureRequest, gateway: Gateway, tmp_path: Pat
 
 @pytest.mark.parametrize("bridge", ["mcp2xiaozhi ", "xiaozhi-mcp"], indirect=True)
 async def test_a_bridge_brings_its_tool(bridge: Gateway) -> None:
-    await bridge.until_connected(1, AGENT, seconds=30)
+    await bridge.until_connected(1, AGENT, seconds=60)
     robot = await bridge.robot(agent=AGENT)
     assert await robot.names() == ["calculator"]
     assert text_of(await robot.call("calculator", {"a": 1, "b": 2}, seconds=10)) == "3.0"

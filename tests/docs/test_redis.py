@@ -15,9 +15,10 @@ import yaml
 import gateway as package
 from bench import redis_sizes
 from gateway.backplane import envelope
-from gateway.backplane.base import RobotRow, WorkerRow
+from gateway.backplane.base import BOOKS, Asked, Bucket, Change, RobotRow, WorkerRow
 from gateway.backplane.keys import DURABLE
-from gateway.directory import Claim, Row, Seen
+from gateway.directory import Claim, Pins, Row, Seen
+from gateway.settings import Settings
 from tests.docs import redis_cli
 from tests.docs.markdown import Document, code_in, read
 from tests.peers.robot import Robot
@@ -25,7 +26,7 @@ from tests.peers.tool_server import ToolServer
 from tests.peers.tools import Tool, adder, echo, held, text_of, text_result
 from tests.project.repository import ROOT
 from tests.support.gateway import Gateway, Guests
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, empty
 from tests.support.running import RedisCluster, settings
 from tests.support.waiting import wait_until
 
@@ -71,7 +72,15 @@ class Scene:
 
 async def play(cluster: RedisCluster, guests: Guests, server: RedisServer) -> Scene:
     """A robot on one worker, two tool servers on the other, a call in flight; a third tool server has gone."""
-    first, second = [Gateway(await cluster.add_worker(), guests) for _ in range(2)]
+    workers = [await cluster.add_worker() for _ in range(2)]
+    for book in BOOKS:
+        await workers[0].room.backplane.write_entry(book, "agent:nobody", b"{}")
+    await workers[0].room.backplane.commit(AGENT, 0, Change(pins={"fan": Pins(since=1)}))
+    for is_source, owner in ((False, AGENT), (True, "192.0.2.7")):
+        asked = Asked(is_source, owner, (Bucket("handshakes", 6000, 100),), want=1)
+        workers[0].room.backplane.take_ahead(asked, lambda taken: None)
+    await workers[0].room.backplane.note_audit([b"{}"], 1000, Settings().audit_seconds)
+    first, second = [Gateway(worker, guests) for worker in workers]
     fan = await second.tool_server("Fan", [echo("blow")], agent=AGENT, server_id="fan")
     for _ in range(3):
         old, fan = fan, await second.tool_server("Fan", fan.tools, agent=AGENT, server_id="fan", is_awaited=False)
@@ -111,7 +120,7 @@ async def play(cluster: RedisCluster, guests: Guests, server: RedisServer) -> Sc
 @pytest.fixture
 async def scene(redis_server: RedisServer, guests: Guests) -> AsyncGenerator[Scene]:
     with redis_server.client() as client:
-        client.flushall()
+        empty(client)
         client.execute_command("ACL", "SETUSER", "gateway", "reset")
     for line in rights(read("docs/redis.md")):
         with redis_cli.client(redis_server.port) as admin:
@@ -195,6 +204,9 @@ async def test_every_key_is_documented_with_its_type_and_its_time_to_live(scene:
             kind, lifetime = told[found]
             met.add(found)
             assert client.type(name).decode() == kind, key
+            if lifetime == "none":
+                assert client.pttl(name) == -1, key
+                continue
             seconds = client.pttl(name) / 1000
             assert 0 < seconds <= in_seconds(lifetime), f"{key} lives for {seconds} s"
             assert seconds > in_seconds(lifetime) / 2, f"{key} lives for {seconds} s"
@@ -269,6 +281,7 @@ async def test_what_is_documented_as_safe_to_delete_comes_back_and_no_call_is_lo
 
 
 COMES_BACK = {
+    *("mcpgw:policy", "mcpgw:revoked"),
     *("mcpgw:worker:{W}", "mcpgw:workers", "mcpgw:servers:{A}", "mcpgw:names:{A}", "mcpgw:toolset:DIGEST"),
 }
 """Soon, and by itself; the others when something happens, or not at all."""
@@ -342,7 +355,7 @@ def record_fields() -> set[str]:
 
 def test_the_envelope_is_documented(page: Document) -> None:
     headers = {name for row in page.table("Header", "Meaning") for name in code_in(row[0])}
-    assert headers == {"v", "t", "len"} | {wire_name for wire_name, _ in envelope._FIELDS}
+    assert headers == {"v", "t", "len", "mac"} | {wire_name for wire_name, _ in envelope._FIELDS}
     assert {code_in(row[0])[0] for row in page.table("Type", "Body", "Says")} == envelope.TYPES
 
 

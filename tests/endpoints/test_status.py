@@ -9,6 +9,7 @@ import pytest
 from gateway import enquiry
 from gateway import status as status_module
 from gateway.backplane.base import Snapshot
+from gateway.credential import Credential
 from gateway.endpoints import STATUS_PER_SECOND
 from gateway.enquiry import OPEN_MAX, TOOLS_EACH, TooOften
 from tests.conftest import StartCluster
@@ -272,11 +273,11 @@ async def test_an_agent_with_many_tools_that_asks_all_the_time_is_refused_and_ot
     monkeypatch.setattr(enquiry, "TOOLS_PER_SECOND", 0.001)
     door = enquiry.Enquiries(gateway.worker.room.backplane, gateway.worker.room.agents, grace_seconds=30.0)  # type: ignore[attr-defined]  # a worker of this process
     await gateway.tool_server("Fan", [echo(f"tool{number}") for number in range(100)], server_id="fan")
-    told = [await door.status_of(AGENT, 1000.0) for _ in range(3)]
+    told = [await door.status_of(Credential(AGENT), 1000.0) for _ in range(3)]
     assert told[-1]["tool_servers"][0]["tools_count"] == 100
     with pytest.raises(TooOften):
-        await door.status_of(AGENT, 1000.0)
-    await door.status_of("another", 1000.0)
+        await door.status_of(Credential(AGENT), 1000.0)
+    await door.status_of(Credential("another"), 1000.0)
 
 
 async def test_no_more_than_so_many_enquiries_wait_for_the_store(
@@ -293,13 +294,14 @@ async def test_no_more_than_so_many_enquiries_wait_for_the_store(
     monkeypatch.setattr(room.backplane, "snapshot", frozen)
     door = enquiry.Enquiries(room.backplane, room.agents, grace_seconds=30.0)
     async with asyncio.TaskGroup() as tasks:
-        waiting = [tasks.create_task(door.status_of(f"agent {number}", 1000.0)) for number in range(OPEN_MAX)]
+        agents = [Credential(f"agent {number}") for number in range(OPEN_MAX)]
+        waiting = [tasks.create_task(door.status_of(agent, 1000.0)) for agent in agents]
         await asyncio.sleep(0)
         with pytest.raises(TooOften):
-            await door.status_of("one more", 1000.0)
+            await door.status_of(Credential("one more"), 1000.0)
         thawed.set()
     assert {task.result()["verdict"]["code"] for task in waiting} == {"never_connected"}
-    await door.status_of("one more", 1000.0)
+    await door.status_of(Credential("one more"), 1000.0)
 
 
 async def test_tool_sets_are_read_from_the_store_once_and_put_together_off_the_event_loop(

@@ -9,11 +9,12 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable
+from ipaddress import ip_address
 from random import Random
 
 import orjson
 
-from gateway import auth, jsonrpc, names, results, tools, urls
+from gateway import auth, jsonrpc, knock, names, results, tools, urls
 from gateway.auth import TokenProblem
 from gateway.backplane import envelope, rows
 from gateway.backplane.envelope import EnvelopeError
@@ -21,8 +22,10 @@ from gateway.catalog import paginate
 from gateway.frames import FrameCutter, text_head, unmask
 from gateway.jsonrpc import Garbage, Invalid, Request, Response
 from gateway.logs import JsonFormatter, TextFormatter
+from gateway.origins import Origins
 from gateway.results import Shape
 from gateway.robotsession import Answer, RobotSession
+from gateway.sources import Proxies
 from gateway.toolsession import Limits, Send, ToolSession
 from tests.fuzz import framing, grammar, messages
 from tests.fuzz.cast import KEY, OWN, token
@@ -123,7 +126,7 @@ def opening_envelopes(chance: Random) -> None:
     """A mailbox may hold anything: envelopes come out, or EnvelopeError."""
     made = envelope.Envelope(
         chance.choice([*envelope.TYPES, "?"]),
-        id=chance.choice(["", "x", "\x00", "电", "a" * 300]),
+        id=chance.choice(["", "x", "5b1f09aa-1.2", "a" * 300]),
         tool=chance.choice(["", "电", "\u202e"]),
         epoch=chance.randrange(2**62),
         body=chance.randbytes(9),
@@ -158,6 +161,31 @@ def verifying(chance: Random) -> None:
     auth.is_key(text, (KEY,))
 
 
+PROXIES = Proxies(("10.0.0.0/8", "fd00::/8"))
+PAGES = Origins(("https://a.example", "http://[::1]:8002"))
+HEADER_VALUES = (
+    *(b"10.0.0.1, 1.2.3.4:80", b"[2001:db8::1]:443,fe80::1%eth0", b"::ffff:1.2.3.4, unknown", b"https://a.example:443"),
+    *(b"null", b"http://[::1]:8002/", b"Bearer eyJ.eyJ.x", b"bearer  ", b"Basic YTpi", b"Bearer " + b"a" * 5000, b","),
+)
+TARGETS_DIALLED = (b"/mcp_endpoint/mcp/?token=a%2Bb&server_id=x", b"/x%2fmcp_endpoint/call?token=&token=%ff", b"*?&=&%")
+
+
+def knocking(chance: Random) -> None:
+    """Whatever a stranger writes into a request's head, it is read, and says nothing that it can't mean."""
+    names = (b"authorization", b"origin", b"x-forwarded-for")
+    headers = [
+        (chance.choice(names), grammar.mutated(chance, chance.choice(HEADER_VALUES)))
+        for _ in range(chance.randint(0, 4))
+    ]
+    target = grammar.mutated(chance, chance.choice(TARGETS_DIALLED))
+    assert knock.role_of(target) in ("mcp", "call", None)
+    assert isinstance(knock.token_of(target.partition(b"?")[2], headers), str)
+    assert str(ip_address(PROXIES.source("10.9.9.9", headers)))
+    assert PROXIES.source("1.2.3.4", headers) == "1.2.3.4"
+    if PAGES.allow(headers):
+        assert all(b"a.example" in value.lower() or b"[::1]" in value for name, value in headers if name == b"origin")
+
+
 def issuing(chance: Random) -> None:
     """Every agent id that may be one survives its token; every other one is refused."""
     agent = "".join(chance.choice("abc 电\u202e\ud800\x00\"'{}&?+/") for _ in range(chance.choice([0, 1, 5, 256, 257])))
@@ -182,12 +210,13 @@ def listing(chance: Random) -> None:
     parsed = jsonrpc.parse(b'{"id":1,"result":%s}' % messages.tools(chance))
     result = parsed.message["result"] if isinstance(parsed, Response) else None
     listed = result.get("tools") if isinstance(result, dict) else None
-    usable, dropped = tools.normalise_all(listed if isinstance(listed, list) else [])
-    kept, text, left = tools.fit(usable, 20, 20_000)
+    entries = listed if isinstance(listed, list) else []
+    taken = tools.take(entries, tools.Bounds(20, 20_000, 8_000, 16))
+    kept, text = taken.tools, taken.encoded
     assert len(kept) <= 20
     assert len(text) <= 20_000
-    assert dropped >= 0
-    assert left == len(usable) - len(kept)
+    assert len(kept) + taken.dropped + taken.oversized + taken.cut == len(entries)
+    assert min(taken.dropped, taken.oversized, taken.cut) >= 0
     assert orjson.loads(text) == kept
     for tool in kept:
         assert type(tool["description"]) is str
@@ -275,6 +304,7 @@ TARGETS: dict[str, Target] = {
         heading,
         opening_envelopes,
         verifying,
+        knocking,
         issuing,
         reading_urls,
         listing,

@@ -4,15 +4,16 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any
 
 import orjson
 
 from gateway import intake
-from gateway.endpoints import Door
+from gateway.credential import Credential
 from gateway.intake import GatewayHttpProtocol
+from gateway.refused import Refused
 from gateway.robotsession import RobotSession
+from gateway.tokens import Keyring
 from gateway.toolsession import ToolSession
 from gateway.wire import GatewayWebSocketProtocol
 
@@ -89,7 +90,7 @@ def holds_connections() -> None:
 
 def answers_oddly() -> None:
     """A status that no document names."""
-    intake._INVALID.status = HTTPStatus.IM_A_TEAPOT
+    intake._invalid = lambda: Refused(418, "bad_request", "text")
 
 
 def closes_oddly() -> None:
@@ -110,13 +111,13 @@ def forgets_answers() -> None:
 
 def logs_tokens() -> None:
     """A token in the log, without the word before it by which it would be cut out."""
-    agent = Door._agent
+    verify = Keyring.verify
 
-    def telling(self: Door, token: str) -> str:
+    def telling(self: Keyring, token: str, now_ms: int) -> Credential:
         sys.stderr.write(orjson.dumps({"level": "INFO", "message": f"came with {token[:60]}"}).decode() + "\n")
-        return agent(self, token)
+        return verify(self, token, now_ms)
 
-    Door._agent = telling  # type: ignore[method-assign]
+    Keyring.verify = telling  # type: ignore[method-assign]
 
 
 def talks() -> None:

@@ -56,6 +56,12 @@ HEADERS = [
     b"Upgrade: websocket, h2c",
     b"Upgrade: WEBSOCKET",
     b"Host: a\r\nHost: b",
+    *(
+        b"Authorization: Bearer x",
+        b"Authorization: Basic eDp5",
+        b"Authorization: Bearer\r\nAuthorization: Bearer a.b.c",
+    ),
+    *(b"Authorization: Bearer " + b"A" * 5000, b"X-Forwarded-For: 1.2.3.4, [::1]:x", b"Origin: null", b"Origin: \xff"),
     *(b"Sec-WebSocket-Key: ", b"Sec-WebSocket-Key: !!!!", b"Sec-WebSocket-Key: " + base64.b64encode(b"x" * 15)),
     b"Sec-WebSocket-Version: 8",
     b"Sec-WebSocket-Version: x",

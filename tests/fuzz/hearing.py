@@ -11,7 +11,7 @@ import orjson
 
 from gateway.errors import CloseCode
 
-STATUSES = frozenset({200, 307, 400, 401, 404, 405, 408, 413, 414, 426, 429, 431, 503})
+STATUSES = frozenset({200, 307, 400, 401, 403, 404, 405, 408, 413, 414, 426, 429, 431, 503})
 CODES = frozenset({*map(int, CloseCode), 1002, 1007})
 FRAME_BYTES_MAX = 4 * 1024 * 1024
 TEXT, CLOSE, PING, PONG = 0x81, 0x88, 0x89, 0x8A

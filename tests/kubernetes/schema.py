@@ -4,7 +4,8 @@ import json
 import math
 from typing import Any
 
-from gateway.settings import Kind, Spec, env_name, specs
+from gateway.declared import Kind, Spec
+from gateway.settings import env_name, specs
 from tests.kubernetes.chart import CHART
 
 PATH = CHART / "values.schema.json"

@@ -12,7 +12,8 @@ import pytest
 import gateway
 from gateway import configuration
 from gateway.backplane.redis import address
-from gateway.meters import METRICS, Peak
+from gateway.counting import Peak
+from gateway.meters import METRICS
 from gateway.settings import Settings, env_name, specs
 from tests.kubernetes import schema
 from tests.kubernetes.chart import CHART, EXAMPLES, KEY, Manifest

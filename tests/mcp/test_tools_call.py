@@ -258,6 +258,16 @@ async def test_frames_that_are_too_much_for_a_lenient_parser_end_their_calls_too
         assert await robot.names() == ["slow"]
 
 
+async def test_a_frame_of_more_parts_than_can_be_read_in_time_ends_its_call(gateway: Gateway) -> None:
+    server = await gateway.tool_server(tools=[held()])
+    robot = await gateway.robot()
+    request_id = await robot.start_call("slow")
+    call = await server.until_called()
+    await server.send_frame(f'{{"jsonrpc":"2.0","id":{call.id},"result":[{"[]," * 500_001}0]}}')
+    answer = await robot.answer(request_id)
+    assert "500000" in answer["error"]["message"]
+
+
 async def test_a_frame_with_a_byte_order_mark_ends_the_call(gateway: Gateway) -> None:
     server = await gateway.tool_server(tools=[held()])
     robot = await gateway.robot()

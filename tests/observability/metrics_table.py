@@ -3,7 +3,8 @@
 `python -m tests.observability.metrics_table` writes it anew.
 """
 
-from gateway.meters import METRICS, Metric
+from gateway.counting import Metric
+from gateway.meters import METRICS
 from tests.project.repository import ROOT
 
 PAGE = ROOT / "docs/operations.md"

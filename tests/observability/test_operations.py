@@ -22,7 +22,7 @@ from tests.project.repository import ROOT
 from tests.support import http
 from tests.support.redis_server import RedisServer
 
-CHANGING = {"drain", "kick", "token"}
+CHANGING = {"books", "drain", "kick", "token"}
 """Commands of `mcp-gateway` that are only read here; tests/cli runs them."""
 
 

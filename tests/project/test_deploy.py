@@ -80,6 +80,12 @@ class TestDockerfile:
         assert stages()[-1].last(instruction).startswith("[")
         assert command_of(stages()[-1].last(instruction)) == expected
 
+    def test_at_run_time_nothing_needs_a_shell(self) -> None:
+        final = stages()[-1]
+        assert final.all("SHELL") == []
+        for rest in (final.last("ENTRYPOINT"), final.last("CMD"), final.last("HEALTHCHECK").partition("CMD ")[2]):
+            assert command_of(rest)[0] not in ("/bin/sh", "sh", "bash"), rest
+
     def test_it_checks_health_with_python_alone(self) -> None:
         program, option, script = health_command()
         assert (program, option) == ("python", "-Sc")

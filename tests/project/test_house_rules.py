@@ -89,7 +89,7 @@ def test_every_import_of_the_package_is_a_declared_dependency() -> None:
 
 def modules_of(requirements: list[str]) -> set[str]:
     """The modules that these packages are known by, as far as the gateway imports them."""
-    module_of = {"python-dotenv": "dotenv", "prometheus-client": "prometheus_client"}
+    module_of = {"python-dotenv": "dotenv", "prometheus-client": "prometheus_client", "pyjwt": "jwt"}
     names = {re.split(r"[<>=\[;]", one)[0].lower() for one in requirements}
     return {module_of.get(name, name.partition("-")[0] if name.startswith("opentelemetry") else name) for name in names}
 

@@ -5,10 +5,12 @@ from typing import Any
 
 from gateway.backplane import rows
 from gateway.backplane.keys import AgentTag, Keys
+from gateway.credential import Credential
 from tests.simulation.journal import Request
 from tests.simulation.node import Node
 from tests.simulation.peers import SLOWEST_SECONDS, Device
-from tests.simulation.world import AGENT, World
+from tests.simulation.store import Store
+from tests.simulation.world import AGENT, BANNED, World
 
 ANSWER_SPARE_SECONDS = 2.0
 RUN_SPARE_SECONDS = 1.0
@@ -68,14 +70,29 @@ def _check_answer(request: Request, answer: dict[str, Any], executions: int, is_
 def check_rest(world: World) -> list[str]:
     """What must be true some time after everything has healed."""
     store = world.redis.store
-    found = [f"{key.decode()} has no TTL" for key in store.all_keys() if key not in store.ends_ms]
+    found = [f"{key.decode()} has no TTL" for key in store.all_keys() if _is_endless(store, key)]
     found += [f"no worker takes connections: {node.worker!r}" for node in world.nodes if not node.takes_connections]
     for node in world.nodes:
         tasks = node.worker._tasks if node.worker is not None else ()
         if len(tasks) > TASKS_MAX:
             found.append(f"{node.process.name} has {len(tasks)} tasks")
     found += [line for device in world.devices for line in _check_device(world, device)]
-    return found + _check_rows(world)
+    return found + _check_rows(world) + _check_books(world)
+
+
+def _is_endless(store: Store, key: bytes) -> bool:
+    return key not in store.ends_ms and not _KEYS.is_durable(key.decode())
+
+
+def _check_books(world: World) -> list[str]:
+    """Who lives has not forgotten, and has told the others and the store. (If nobody is left, nobody can.)"""
+    banned = Credential(BANNED.decode().partition(":")[2])
+    workers = {node.process.name: node.worker for node in world.nodes if node.worker is not None}
+    books = {name: worker.rulebook for name, worker in workers.items() if worker.rulebook.is_loaded}
+    know = {name: book.revocations.is_revoked(banned) for name, book in books.items()}
+    book = world.redis.store.find(_KEYS.book("revoked").encode(), dict) or {}
+    know["redis"] = BANNED in book and bool(book.get(b""))
+    return [f"not everybody knows whose tokens are revoked: {know}"] if len(set(know.values())) > 1 else []
 
 
 def _check_device(world: World, device: Device) -> Iterable[str]:

@@ -36,10 +36,11 @@ class MiniRedis:
         self.scripts: dict[bytes, bytes] = {}
         self.is_loading = False
         self.trace = trace
-        self._net = net
+        self._net, self._loop = net, loop
         self.start()
 
     def start(self) -> None:
+        self._started_at = self._loop.time()
         self._net.listen(self.process, PORT, lambda: Client(self))
 
     def stop(self, *, keeps_data: bool) -> None:
@@ -80,6 +81,8 @@ class MiniRedis:
             return digest(words[2])
         if name in (b"EVAL", b"EVALSHA"):
             return self._eval(name, words)
+        if name == b"INFO":
+            return b"# Server\r\nuptime_in_seconds:%d\r\n" % (self._loop.time() - self._started_at)
         if name == b"ROLE":
             return [b"master", 0, []]
         return self.store.run(words)

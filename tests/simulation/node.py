@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from gateway.backplane.redis import RedisBackplane, RedisOptions
 from gateway.connection import Connection, Kind
+from gateway.credential import Credential
 from gateway.settings import Settings
 from gateway.worker import Worker
 from tests.simulation.journal import Journal
@@ -74,6 +75,7 @@ class Node:
             kind=Kind(kind),
             agent=agent,
             wire=socket,
+            credential=Credential(agent),
             address="",
             opened_ms=worker.backplane.now_ms,
             server_id=server_id,

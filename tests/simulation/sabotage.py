@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from gateway import registry
+from gateway import registration, registry
 from gateway.backplane.base import Change, Snapshot
 from gateway.backplane.envelope import Envelope
 from gateway.backplane.redis import scripts
@@ -35,7 +35,7 @@ def _run_every_request() -> list[Any]:
     """No ledger of what was run: neither the record nor the worker's memory stops a second one."""
     return [
         _in_script("dispatch", "if redis.call('EXISTS', key) == 1 then return 'dup' end", ""),
-        patch.object(Executor, "_note_seen", lambda self, call_id: None),
+        patch.object(Executor, "_note_seen", lambda self, *_: None),
     ]
 
 
@@ -52,7 +52,7 @@ def _unregister_blindly() -> list[Any]:
     """Without the comparison an old connection's clean-up takes the newer one's row offline."""
     go_offline = registry.go_offline
 
-    def blindly(snapshot: Snapshot, server_id: str, conn: str, cause: str, rules: registry.Rules) -> Change:
+    def blindly(snapshot: Snapshot, server_id: str, conn: str, cause: str, rules: registration.Rules) -> Change:
         row = snapshot.rows.get(server_id)
         return go_offline(snapshot, server_id, row.conn if row else conn, cause, rules)
 

@@ -51,6 +51,9 @@ class Socket:
         self._to_peer(self._hear, text)
         return True
 
+    def answer(self, text: bytes) -> bool:
+        return self.send(text)
+
     def close(self, code: int, reason: str) -> None:
         if self.is_open_here and not self._is_closing:
             self._is_closing = True

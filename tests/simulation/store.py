@@ -201,7 +201,13 @@ def _span(items: list[tuple[bytes, float]], start: int, stop: int) -> list[tuple
 
 
 def _zrangebyscore(store: Store, key: bytes, low: bytes, high: bytes, *options: bytes) -> Words:
-    items = [item for item in (store.find(key, Zset) or Zset()).ordered() if _score(low) <= item[1] <= _score(high)]
+    is_open = low.startswith(b"(")
+    least, most = _score(low.lstrip(b"(")), _score(high)
+    items = [
+        item
+        for item in (store.find(key, Zset) or Zset()).ordered()
+        if least <= item[1] <= most and not (is_open and item[1] == least)
+    ]
     if b"LIMIT" in options:
         at = options.index(b"LIMIT")
         items = items[int(options[at + 1]) :][: int(options[at + 2])]
@@ -212,6 +218,12 @@ def _zremrangebyscore(store: Store, key: bytes, low: bytes, high: bytes) -> int:
     values = store.find(key, Zset) or Zset()
     gone = [member for member, score in values.items() if _score(low) <= score <= _score(high)]
     return _remove(Zset)(store, key, *gone)
+
+
+def _zremrangebyrank(store: Store, key: bytes, start: bytes, stop: bytes) -> int:
+    items = (store.find(key, Zset) or Zset()).ordered()
+    first, last = (int(at) + len(items) if int(at) < 0 else int(at) for at in (start, stop))
+    return _remove(Zset)(store, key, *(member for member, _ in items[max(first, 0) : max(last + 1, 0)]))
 
 
 def _score(word: bytes) -> float:
@@ -275,6 +287,7 @@ _WRITES: dict[bytes, Callable[..., Any]] = {
     b"ZADD": _zadd,
     b"ZREM": _remove(Zset),
     b"ZREMRANGEBYSCORE": _zremrangebyscore,
+    b"ZREMRANGEBYRANK": _zremrangebyrank,
     b"XADD": _xadd,
     b"FLUSHALL": _flushall,
 }

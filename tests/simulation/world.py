@@ -10,9 +10,12 @@ from tests.simulation.net import Net
 from tests.simulation.node import SETTINGS, Node
 from tests.simulation.peers import Device, Robot
 from tests.simulation.sockets import Peer, Socket
+from tests.simulation.store import Hash
 
 NODES = 2
 AGENT = "agent"
+BANNED = b"agent:banned"
+"""An entry that stands in the book of revocations from the beginning."""
 
 
 class World:
@@ -25,6 +28,7 @@ class World:
         self.net = Net(self.loop, Random(f"{seed} net"))
         self.loop.net = self.net
         self.redis = MiniRedis(self.loop, self.net, self.journal.note if is_traced else None)
+        self._decide()
         self.outside = Process(self.loop, "outside")
         self.nodes: list[Node] = []
         self.past_nodes: list[Node] = []
@@ -34,6 +38,11 @@ class World:
 
     def note(self, text: str) -> None:
         self.journal.note("nemesis", text)
+
+    def _decide(self) -> None:
+        """Somebody has revoked an agent's tokens, long ago."""
+        for book, entries in (("policy", {}), ("revoked", {BANNED: b'{"version":5,"before_ms":1}'})):
+            self.redis.store.values[f"mcpgw:{book}".encode()] = Hash({b"": b"7", **entries})
 
     # Workers
 

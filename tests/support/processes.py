@@ -3,7 +3,8 @@
 import signal
 from typing import Any
 
-from gateway.settings import Settings, env_name, specs, written
+from gateway.declared import written
+from gateway.settings import Settings, env_name, specs
 from tests.cli.command_line import CommandLine, Started
 from tests.support.ports import own_port
 from tests.support.running import settings

@@ -180,9 +180,25 @@ def running(program: str, *options: str, password: str = "", behind: Cable | Non
     server = RedisServer(program, *options, password=password, behind=behind)
     try:
         server.start()
+        client = redis.Redis(unix_socket_path=server.socket_path, protocol=2, password=password or None)
+        with client, suppress(redis.ResponseError):  # it may have been started full, or as a replica
+            open_books(client)
         yield server
     finally:
         server.close()
+
+
+def open_books(client: Any) -> None:
+    """Let the books be as those of a deployment that has been running: who starts waits for nobody to put them back."""
+    now_ms = int(time.time() * 1000)
+    for book in ("policy", "revoked"):
+        client.hset(f"mcpgw:{book}", "", now_ms)
+
+
+def empty(client: Any) -> None:
+    """Remove everything, but leave the books open."""
+    client.flushall()
+    open_books(client)
 
 
 def _die_with_parent() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import socket
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any
 
 from gateway.app import build, make_backplane
@@ -138,7 +139,8 @@ class MemoryCluster(Cluster):
 
     def __init__(self, settings: Settings, *, is_shared: bool = True) -> None:
         super().__init__(settings)
-        self._store = MemoryStore()
+        keeps_files = not is_shared and settings.data_dir != BASE.data_dir
+        self._store = MemoryStore(directory=Path(settings.data_dir) if keeps_files else None)
         self._is_shared = is_shared
 
     def _backplane(self, settings: Settings) -> Backplane:

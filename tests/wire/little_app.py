@@ -16,9 +16,10 @@ from starlette.websockets import WebSocket
 
 from gateway.connection import Wire
 from gateway.errors import RESTART_REASON
+from gateway.flow import EARLY_BYTES_MAX
 from gateway.server import GatewayServer
 from gateway.settings import Settings
-from gateway.wire import EARLY_BYTES_MAX, GatewayWebSocketProtocol
+from gateway.wire import GatewayWebSocketProtocol
 from tests.peers.raw import TEXT, RawSocket, masked_frame
 from tests.support.waiting import wait_until
 

@@ -6,7 +6,7 @@ import os
 import pytest
 from websockets.asyncio.client import connect
 
-from gateway.wire import CONTROL_FRAMES_PER_SECOND, FRAGMENTS_MAX
+from gateway.flow import CONTROL_FRAMES_PER_SECOND, FRAGMENTS_MAX
 from tests.peers.raw import BINARY, CLOSE, PING, PONG, TEXT, RawFrame, masked_frame
 from tests.support.waiting import wait_until
 from tests.wire.little_app import running

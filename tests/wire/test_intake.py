@@ -8,7 +8,8 @@ from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 
-from gateway.intake import BODY_BYTES_MAX, NEWCOMERS_PER_TURN, PIPELINE_MAX, GatewayHttpProtocol
+from gateway.intake import BODY_BYTES_MAX, HEADERS_MAX, NEWCOMERS_PER_TURN, PIPELINE_MAX, GatewayHttpProtocol
+from gateway.refused import Refused
 from tests.support.waiting import wait_until
 from tests.wire.little_app import BIG_BYTES, Site, handshake, running
 
@@ -121,6 +122,16 @@ async def test_a_head_above_the_limit_is_answered_431() -> None:
         await site.until_empty()
 
 
+async def test_a_head_of_very_many_lines_is_answered_431() -> None:
+    """In few bytes: to read thousands of them takes longer than to let somebody in."""
+    async with running() as site:
+        for first in (GET, handshake("/echo")[:-2]):
+            answer = await site.ask(first + b"a:\r\n" * (HEADERS_MAX + 1) + b"\r\n")
+            assert statuses(answer) == [431]
+            assert b"header lines" in answer
+        assert statuses(await site.ask(GET + b"a:\r\n" * 100 + b"Connection: close\r\n\r\n")) == [200]
+
+
 async def test_an_endless_head_is_cut_off_and_its_sender_reads_why() -> None:
     async with running(close_seconds=5) as site:
         async with asyncio.timeout(5):
@@ -207,6 +218,68 @@ async def test_a_handshake_behind_an_unanswered_request_is_dropped() -> None:
     async with running() as site:
         assert await site.ask(b"GET /hang HTTP/1.1\r\nHost: gateway\r\n\r\n" + handshake()) == b""
         await site.until_empty()
+
+
+class Queue:
+    """A gate at which everybody waits for his turn and is refused then."""
+
+    def __init__(self) -> None:
+        self.waiting: list[object] = []
+
+    def examine(self, target: bytes, headers: object, peer: str) -> object:
+        return object()
+
+    def queues(self, visit: object) -> bool:
+        return True
+
+    def queue(self, visit: object) -> None:
+        self.waiting.append(visit)
+
+    def unqueue(self, visit: object) -> None:
+        self.waiting.remove(visit)
+
+    def enter(self, visit: object) -> None:
+        raise Refused(401, "bad_token", "no")
+
+    def note_refused(self, visit: object, refused: Refused) -> None:
+        pass
+
+
+@pytest.fixture
+async def queue() -> AsyncGenerator[tuple[Queue, Site]]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("gateway.server.TURNS_AT_ONCE", 0)
+        async with running(tool_handshakes_per_second=1) as site:
+            gate = Queue()
+            site.server.lifespan.state["gate"] = gate
+            yield gate, site
+
+
+async def test_who_is_dropped_before_his_turn_waits_no_more(queue: tuple[Queue, Site]) -> None:
+    """Else he takes a place of his agent's for ever."""
+    gate, site = queue
+    peers = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(3)]
+    for _, writer in peers:
+        writer.write(handshake("/echo"))
+    await wait_until(lambda: len(gate.waiting) == 2, "all but the first wait")
+    for connection in list(site.server.server_state.connections):
+        connection.shutdown()
+    await wait_until(lambda: not gate.waiting, "nobody waits")
+    for _, writer in peers:
+        writer.transport.abort()
+    await site.until_empty()
+
+
+async def test_a_handshake_that_is_refused_on_a_kept_connection_is_told_why(queue: tuple[Queue, Site]) -> None:
+    """A proxy keeps connections, and passes on whatever comes: without an answer its client would hear 502."""
+    _, site = queue
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(GET + b"\r\n")
+        await reader.readuntil(b"\r\n\r\nok")
+        writer.write(handshake("/echo"))
+        assert statuses(await reader.read()) == [401]
+    writer.close()
 
 
 async def test_an_upgrade_to_something_else_is_answered_as_a_plain_request() -> None:

@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 
+from gateway.flow import ANSWERS_BYTES_MAX
 from gateway.wire import SLOW_REASON, GatewayWebSocketProtocol
 from tests.peers.raw import CLOSE, PING, PONG, masked_frame
 from tests.support.waiting import wait_until
@@ -164,3 +165,63 @@ async def site_flood(site: Site) -> tuple[socket.socket, Session]:
     await wait_until(lambda: len(site.sessions) == 1, "the app has the handshake")
     await loop.sock_sendall(peer, masked_frame(1, b"x" * 70 * KIB))
     return peer, site.sessions[0]
+
+
+# Answers that a peer asks for and does not read
+
+
+async def test_a_peer_that_asks_and_reads_no_answer_is_dropped_long_before_the_outbox_is_full() -> None:
+    async with running(outbox_bytes=64 * MIB) as site:
+        peer, session = await site.stalled()
+        await fill(session)
+        held = session.wire.outbox_bytes
+        for _ in range(10_000):
+            if not session.wire.answer(b"x" * 100):
+                break
+        assert session.wire.is_slow
+        assert await session.until_ended() == (1013, SLOW_REASON)
+        assert session.wire.outbox_bytes <= held + ANSWERS_BYTES_MAX + 4 * KIB
+        peer.close()
+
+
+async def test_a_peer_that_pings_and_reads_no_pong_is_dropped_long_before_the_outbox_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.wire.CONTROL_FRAMES_PER_SECOND", 10_000_000)
+    async with running(outbox_bytes=64 * MIB) as site:
+        peer, session = await site.stalled()
+        await fill(session)
+        pings = masked_frame(PING, b"x" * 125) * (ANSWERS_BYTES_MAX // 127 + 10)
+        await asyncio.get_running_loop().sock_sendall(peer, pings)
+        assert await session.until_ended() == (1013, SLOW_REASON)
+        peer.close()
+
+
+async def test_many_answers_at_once_are_no_fault_of_a_peer_that_reads() -> None:
+    async with running() as site:
+        peer, session = await site.raw()
+        assert all(session.wire.answer(b"x" * 1000) for _ in range(2 * ANSWERS_BYTES_MAX // 1000))
+        for _ in range(2 * ANSWERS_BYTES_MAX // 1000):
+            assert len((await peer.read_data()).payload) == 1000
+        assert session.wire.answer(b"more")
+        await peer.close()
+
+
+async def test_pages_of_a_list_are_bounded_also_within_one_turn_of_the_loop() -> None:
+    async with running(outbox_bytes=64 * MIB, result_bytes=64 * KIB) as site:
+        peer, session = await site.stalled()
+        given = [session.wire.answer(b"x" * 64 * KIB) for _ in range(50)]
+        assert sum(given) <= 4
+        assert session.wire.is_slow
+        peer.close()
+
+
+async def test_results_of_calls_have_the_whole_outbox_and_an_answer_behind_them_is_no_fault() -> None:
+    async with running(outbox_bytes=64 * MIB) as site:
+        peer, session = await site.stalled()
+        await fill(session)
+        for _ in range(40):
+            assert session.wire.send(b"x" * MIB)
+        assert all(session.wire.answer(b"pong") for _ in range(1000))
+        assert not session.wire.is_slow
+        peer.close()

@@ -11,19 +11,24 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from gateway.backplane.base import BackplaneUnavailable, Listener
 from gateway.backplane.envelope import EnvelopeError, decode, decode_notice
 from gateway.backplane.keys import Keys, Lifetimes
 from gateway.backplane.redis import selfprobe
+from gateway.backplane.redis.books import Books
+from gateway.backplane.redis.buckets import Buckets
 from gateway.backplane.redis.connector import Connector
-from gateway.backplane.redis.core import Tools
+from gateway.backplane.redis.core import Tools, revision_of
 from gateway.backplane.redis.ledger import Ledger
 from gateway.backplane.redis.lines import Hearing, Timing, make_lines
 from gateway.backplane.redis.membership import Membership
 from gateway.backplane.redis.outbox import Outbox
 from gateway.backplane.redis.selfprobe import SelfProbe
+from gateway.backplane.seal import Cause, make_seal
 from gateway.meters import Meters
+from gateway.muffler import Muffler
 
 __all__ = ["RedisBackplane", "RedisOptions"]
 
@@ -50,9 +55,13 @@ class RedisOptions:
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     seen_limit: int = 128
     """How many tool servers of an agent are remembered after they have gone."""
+    envelope_key: tuple[str, ...] = field(default=(), repr=False)
+    """What workers sign their messages with (see `gateway.backplane.seal`); empty: nothing is signed."""
+    is_bare: bool = False
+    """Records of calls hold neither the request nor the answer."""
 
 
-class RedisBackplane(Membership, Ledger):
+class RedisBackplane(Membership, Ledger, Books, Buckets):
     """One worker's access to Redis. See `gateway.backplane.base.Backplane`.
 
     Raises ValueError where the URL can't be used; its text is for people and has nothing secret in it.
@@ -63,6 +72,9 @@ class RedisBackplane(Membership, Ledger):
     def __init__(self, url: str, worker_id: str, options: RedisOptions | None = None) -> None:
         options = options or RedisOptions()
         keys, lifetimes = Keys(options.prefix), options.lifetimes
+        seal = make_seal(options.envelope_key)
+        if seal is not None:
+            seal.on_refused = self._on_forged
         self._connector = Connector(url, f"mcpgw:{worker_id}", options.timeout_seconds)
         timing = Timing(options.patience_seconds, options.ping_seconds, options.poll_seconds, options.topology_seconds)
         self._mailbox, self._ctl = keys.mailbox(worker_id).encode(), keys.ctl.encode()
@@ -81,15 +93,23 @@ class RedisBackplane(Membership, Ledger):
             Tools(
                 worker_id=worker_id,
                 link=lines.link,
-                outbox=Outbox(lines.link, keys, worker_id, spare_ms=lifetimes.call_spare_ms, publish=lines.publish),
+                outbox=Outbox(
+                    *(lines.link, keys, worker_id),
+                    spare_ms=lifetimes.call_spare_ms,
+                    publish=lines.publish,
+                    is_bare=options.is_bare,
+                ),
                 subscriber=lines.subscriber,
                 keys=keys,
                 lifetimes=lifetimes,
                 publish=lines.publish,
                 seen_limit=options.seen_limit,
+                seal=seal,
             )
         )
+        self._muffler = Muffler(all_units=20, all_per_second=0.5)
         self._listener: Listener | None = None
+        self._is_single = self._connector.address.kind == "single"
 
     def __repr__(self) -> str:
         state = "connected" if self.is_connected else self.trouble
@@ -160,16 +180,22 @@ class RedisBackplane(Membership, Ledger):
             self._on_mail(self._listener, channel, message)
             return
         agent = self._watched.get(channel)
-        if agent is not None and message.isdigit():
-            self._listener.on_catalog(agent, int(message))
+        if agent is not None:
+            self._listener.on_catalog(agent, revision_of(message))
 
     def _on_mail(self, listener: Listener, channel: bytes, message: bytes) -> None:
+        opened = None if self._seal is None else partial(self._seal.open, channel.decode())
         try:
-            for envelope in (decode if channel == self._mailbox else decode_notice)(message):
+            for envelope in (decode if channel == self._mailbox else decode_notice)(message, opened):
                 if channel == self._ctl and envelope.sender == self.worker_id:
                     continue
                 try:
-                    listener.on_envelope(envelope)
+                    if envelope.type == "book":
+                        if envelope.sender and not envelope.reason:
+                            self._note_asking(envelope.sender)
+                        listener.on_book(envelope.reason)
+                    else:
+                        listener.on_envelope(envelope)
                 except Exception:
                     # The envelopes after it belong to other calls.
                     fields = {"event": "envelope_failed", "kind": envelope.type, "attempt": envelope.id}
@@ -181,3 +207,10 @@ class RedisBackplane(Membership, Ledger):
                 "cause": str(error),
             }
             logger.warning("a message is no envelope", extra=fields)
+
+    def _on_forged(self, channel: str, cause: Cause) -> None:
+        self.meters.forged_total.add(cause)
+        if self._muffler.passes("", cause, self._monotonic_ms / 1000):
+            fields = {"event": "envelope_forged", "channel": channel, "cause": cause}
+            text = "收到没有有效签名的消息，已丢弃 / a message without a valid signature was dropped (%s): %s"
+            logger.warning(text, cause, channel, extra=fields)

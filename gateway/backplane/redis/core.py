@@ -10,9 +10,12 @@ from gateway.backplane.keys import Keys, Lifetimes
 from gateway.backplane.redis.commands import Command, CommandLink
 from gateway.backplane.redis.outbox import Outbox
 from gateway.backplane.redis.subscriber import Subscriptions
+from gateway.backplane.seal import Seal
 
 Part = TypeVar("Part")
 
+_EXACT_MAX = 2.0**53
+_REVISION_DIGITS_MAX = 15  # commit.lua has it too
 SLICE = 512
 """How many commands are sent before their replies are awaited, where there may be very many."""
 
@@ -29,6 +32,8 @@ class Tools:
     lifetimes: Lifetimes
     publish: str = "PUBLISH"
     seen_limit: int = 128
+    seal: Seal | None = None
+    """Signs and opens what workers say; None: nothing is signed."""
     monotonic: Callable[[], float] = time.monotonic
 
 
@@ -40,6 +45,7 @@ class Core:
         self._tools = tools
         self._link, self._outbox, self._subscriber = tools.link, tools.outbox, tools.subscriber
         self._keys, self._lifetimes = tools.keys, tools.lifetimes
+        self._seal = tools.seal
         self._offset_ms = time.time() * 1000 - self._monotonic_ms
 
     @property
@@ -53,6 +59,10 @@ class Core:
 
     def _learn_time(self, now_ms: int) -> None:
         self._offset_ms = now_ms - self._monotonic_ms
+
+    def _sealed(self, channel: str, message: bytes) -> bytes:
+        """The envelope as it may be published on the channel."""
+        return message if self._seal is None else self._seal.sign(channel, message)
 
     async def _call(self, *words: Any, is_repeatable: bool = True) -> Any:
         """One command's reply. Raises BackplaneUnavailable."""
@@ -77,6 +87,17 @@ def sliced(items: Iterable[Part], size: int = SLICE) -> Iterable[list[Part]]:
 def paired(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     """A reply of alternating names and values."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def whole(score: bytes) -> int:
+    """A score of ours, a time in ms or so; 0 for one that is none: infinite, negative, or beyond what is exact."""
+    value = float(score)
+    return int(value) if 0 <= value < _EXACT_MAX else 0
+
+
+def revision_of(text: bytes) -> int:
+    """A revision or version as our scripts write it; 0 for anything else."""
+    return int(text) if text.isdigit() and len(text) <= _REVISION_DIGITS_MAX else 0
 
 
 def text_of(data: bytes) -> str:

@@ -8,7 +8,7 @@ from gateway.backplane import rows
 from gateway.backplane.base import BackplaneUnavailable, Change, Overview, RobotRow, Snapshot, WorkerRow
 from gateway.backplane.keys import AgentTag, agent_tag, is_hashed
 from gateway.backplane.redis.commands import script_command
-from gateway.backplane.redis.core import Core, Tools, paired, sliced, text_of
+from gateway.backplane.redis.core import Core, Tools, paired, revision_of, sliced, text_of, whole
 from gateway.directory import Claim, Row, Seen
 
 logger = logging.getLogger(__name__)
@@ -35,16 +35,18 @@ class Directory(Core):
 
     async def snapshot(self, agent: str) -> Snapshot:
         tag, keys = agent_tag(agent), self._keys
-        parts = [keys.revision(tag), keys.servers(tag), keys.names(tag), keys.seen(tag)]
+        parts = [keys.revision(tag), keys.servers(tag), keys.names(tag), keys.seen(tag), keys.pins(tag)]
         command = script_command("snapshot", parts, is_repeatable=True)
-        ((revision, now_ms, servers, names, seen),) = await self._link.call(command)
+        ((revision, now_ms, servers, names, seen, pins),) = await self._link.call(command)
         self._learn_time(now_ms)
+        latest = now_ms + rows.AHEAD_MS
         return Snapshot(
-            revision=int(revision) if revision.isdigit() else 0,
+            revision=revision_of(revision),
             now_ms=now_ms,
-            rows=_present({text_of(name): rows.load_row(text) for name, text in paired(servers).items()}),
-            claims=_present({text_of(name): rows.load_claim(text) for name, text in paired(names).items()}),
-            seen=_present({text_of(name): rows.load_seen(text) for name, text in paired(seen).items()}),
+            rows=_present({text_of(name): rows.load_row(text, latest) for name, text in paired(servers).items()}),
+            claims=_present({text_of(name): rows.load_claim(text, latest) for name, text in paired(names).items()}),
+            seen=_present({text_of(name): rows.load_seen(text, latest) for name, text in paired(seen).items()}),
+            pins=_present({text_of(name): rows.load_pins(text, latest) for name, text in paired(pins).items()}),
         )
 
     async def commit(self, agent: str, expected: int, change: Change) -> int | None:
@@ -55,7 +57,7 @@ class Directory(Core):
         (revision,) = await self._link.call(
             script_command(
                 "commit",
-                [keys.revision(tag), keys.servers(tag), keys.names(tag), keys.seen(tag), keys.catalog(tag)],
+                [key(tag) for key in (keys.revision, keys.servers, keys.names, keys.seen, keys.pins, keys.catalog)],
                 self._commit_args(agent if is_hashed(tag) else "", expected, change),
             )
         )
@@ -79,10 +81,12 @@ class Directory(Core):
     def _commit_args(self, noted: str, expected: int, change: Change) -> list[Any]:
         parts: list[Mapping[str, Row | Claim | Seen | None]] = [change.rows, change.claims, change.seen]
         args: list[Any] = [self._tools.publish, expected, self._lifetimes.agent_ms, self._lifetimes.seen_ms]
-        args += [self._tools.seen_limit, *(len(part) for part in parts)]
+        args += [self._tools.seen_limit, *(len(part) for part in parts), len(change.pins)]
         for part in parts:
             for name, value in part.items():
                 args += [name, b"" if value is None else rows.dump(value, noted)]
+        for name, pins in change.pins.items():
+            args += [name, b"" if pins is None else rows.dump_pins(pins)]
         return args
 
     async def _own(self, members: Collection[bytes]) -> None:
@@ -158,33 +162,35 @@ class Directory(Core):
 
     async def changed(self, since_ms: int) -> dict[str, int]:
         reply = await self._call("ZRANGEBYSCORE", self._keys.agents, max(since_ms, 1), "+inf", "WITHSCORES")
-        changed = {text_of(tag): int(float(score)) for tag, score in paired(reply).items()}
+        changed = {text_of(tag): whole(score) for tag, score in paired(reply).items()}
         return {self._hashed.get(tag, tag): revision for tag, revision in changed.items()}
 
     # -- robots
 
-    async def put_robots(self, robots: Mapping[tuple[str, str], RobotRow | None]) -> None:
+    async def put_robots(self, robots: Mapping[tuple[str, str], RobotRow | None]) -> dict[str, int]:
+        counts: dict[str, int] = {}
         for part in sliced(robots.items()):
             here = {of: row for of, row in part if row is not None}
             gone = [of for of, row in part if row is None]
-            await self._put_robots(here)
             await self._call_all([("HDEL", self._keys.robots(agent_tag(agent)), conn) for agent, conn in gone])
+            counts |= await self._put_robots(here)
             await self._disown([rows.dump_member("robot", agent, conn) for agent, conn in gone])
+        return counts
 
-    async def _put_robots(self, robots: Mapping[tuple[str, str], RobotRow]) -> None:
+    async def _put_robots(self, robots: Mapping[tuple[str, str], RobotRow]) -> dict[str, int]:
         if not robots:
-            return
+            return {}
         await self._own([rows.dump_member("robot", agent, conn) for agent, conn in robots])
         commands: list[tuple[Any, ...]] = []
-        tags: dict[AgentTag, int] = {}
+        tags = {agent: agent_tag(agent) for agent, _ in robots}
         for (agent, conn), row in robots.items():
-            tag = agent_tag(agent)
-            tags[tag] = self.now_ms
-            key = self._keys.robots(tag)
-            commands.append(("HSET", key, conn, rows.dump(row, agent if is_hashed(tag) else "")))
-            commands.append(("PEXPIRE", key, self._lifetimes.robots_ms))
-        await self._call_all(commands)
-        await self._list_agents(tags, "NX")
+            noted = agent if is_hashed(tags[agent]) else ""
+            commands.append(("HSET", self._keys.robots(tags[agent]), conn, rows.dump(row, noted)))
+        keys = [self._keys.robots(tag) for tag in tags.values()]
+        commands += [("PEXPIRE", key, self._lifetimes.robots_ms) for key in keys]
+        counts = (await self._call_all([*commands, *(("HLEN", key) for key in keys)]))[len(commands) :]
+        await self._list_agents(dict.fromkeys(tags.values(), self.now_ms), "NX")
+        return dict(zip(tags, counts, strict=True))
 
     # -- keeping alive
 

@@ -1,7 +1,7 @@
 """Reads for `mcp-gateway doctor` everything under the prefix, and what each server says of itself.
 
 The keys are found by SCAN, not by the lists that are kept of workers and agents: what has fallen off a list is what
-the doctor looks for. Where a right is missing, that part stays unread and is named with the command to run by hand.
+the doctor looks for. Where a right is missing, that part stays unread and is named with the command that grants it.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,9 @@ from gateway.backplane.redis.window import Window
 from gateway.finding import Finding, Level
 
 _OF_WORKERS = ("worker", "owned", "inflight", "call")
-_OF_AGENTS = ("rev", "servers", "names", "seen", "robots")
-_LISTS = ("workers", "agents", "events")
+_OF_AGENTS = ("rev", "servers", "names", "seen", "robots", "rate")
+_OF_OTHERS = ("toolset", "source", "changes")
+_LISTS = ("workers", "agents", "events", "audit")
 _CALLS_MAX = 10_000
 _ROBOTS_MAX = 10_000
 _EVENTS, _EVENTS_PAGE = 10_000, 1000
@@ -50,7 +51,8 @@ async def examine(window: Window, keys_max: int) -> ClusterFacts:
     toolsets = await window.toolsets_there({row.toolset for row in rows if row.state == "up"})
     unread: dict[str, str] = {}
     if any(worker.listeners is None for worker in workers):
-        unread["mailboxes"] = f"redis-cli PUBSUB NUMSUB '{window.keys.mailbox('WORKER')}'"
+        by_hand = f"redis-cli PUBSUB NUMSUB '{window.keys.mailbox('WORKER')}'"
+        unread["mailboxes"] = _cure(window.reader.primaries[0].server, "+pubsub", by_hand)
     buffers, memory = await _servers(window, unread)
     return ClusterFacts(
         now_ms=await window.now_ms(),
@@ -107,7 +109,7 @@ def _sorted_out(window: Window, names: Sequence[str]) -> _Found:
             found.workers[tag] = None
         elif kind in _OF_AGENTS and tag:
             found.agents[tag] = None
-        elif not (kind in _LISTS or (kind == "toolset" and rest) or window.keys.is_durable(name)):
+        elif not (kind in _LISTS or (kind in _OF_OTHERS and rest) or window.keys.is_durable(name)):
             found.unknown.append(name)
     return found
 
@@ -130,7 +132,8 @@ async def _servers(window: Window, unread: dict[str, str]) -> tuple[list[BufferF
             used, stats = await info(server, "memory"), await info(server, "stats")
         except TROUBLE as error:
             by_hand = {"buffers": "redis-cli CLIENT LIST TYPE pubsub", "memory": "redis-cli INFO memory"}
-            unread |= {name: f"{command} ({server.where}: {server.reason(error)})" for name, command in by_hand.items()}
+            reason = f"{server.where}: {server.reason(error)}"
+            unread |= {name: f"请手动查看 / look by hand: {one} ({reason})" for name, one in by_hand.items()}
             continue
         if used:
             memory.append(
@@ -142,7 +145,7 @@ async def _servers(window: Window, unread: dict[str, str]) -> tuple[list[BufferF
                 )
             )
         else:
-            unread["memory"] = "redis-cli INFO memory"
+            unread["memory"] = _cure(server, "+info", "redis-cli INFO memory")
     return buffers, memory
 
 
@@ -150,7 +153,7 @@ async def _buffers(server: Server, limit: str | None, unread: dict[str, str]) ->
     try:
         lines = str(await server.ask("CLIENT", "LIST", "TYPE", "pubsub")).splitlines()
     except ResponseError:
-        unread["buffers"] = "redis-cli CLIENT LIST TYPE pubsub"
+        unread["buffers"] = _cure(server, "+client|list", "redis-cli CLIENT LIST TYPE pubsub")
         return []
     clients = [dict(word.partition("=")[::2] for word in line.split()) for line in lines]
     limit_bytes = _DEFAULT_LIMIT_BYTES if limit is None else _lower(limit)
@@ -158,6 +161,10 @@ async def _buffers(server: Server, limit: str | None, unread: dict[str, str]) ->
         BufferFacts(one.get("name") or f"id={one.get('id')} {one.get('addr')}", int(one.get("omem", 0)), limit_bytes)
         for one in clients
     ]
+
+
+def _cure(server: Server, right: str, by_hand: str) -> str:
+    return f"授权 / grant: {server.grant(right)}；或手动查看 / or look by hand: {by_hand}"
 
 
 def _lower(limit: str) -> int:

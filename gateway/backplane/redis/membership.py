@@ -1,14 +1,14 @@
 """Leases, the list of workers, what each must be cleaned of, and the event log, in Redis."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from gateway.backplane import rows
 from gateway.backplane.base import BackplaneUnavailable, Beat, WorkerRow
 from gateway.backplane.envelope import Envelope, encode
 from gateway.backplane.redis.commands import Rejected, Unanswered, script_command
-from gateway.backplane.redis.core import paired, text_of
+from gateway.backplane.redis.core import paired, text_of, whole
 from gateway.backplane.redis.directory import Directory
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Membership(Directory):
     async def _announce(self, lease_ms: int, now_ms: int) -> dict[str, int]:
         args = [self.worker_id, lease_ms, self._lifetimes.workers_ms]
         (listed,) = await self._link.call(script_command("announce", [self._keys.workers], args, is_repeatable=True))
-        workers = {text_of(name): int(float(score)) for name, score in paired(listed).items()}
+        workers = {text_of(name): whole(score) for name, score in paired(listed).items()}
         await self._prune_workers({name: ms for name, ms in workers.items() if ms < now_ms - _FORGET_MS})
         return workers
 
@@ -85,7 +85,7 @@ class Membership(Directory):
         await self._call("DEL", self._keys.worker(self.worker_id))
         self._subscriber.discard(self._keys.mailbox(self.worker_id))
         self._subscriber.discard(self._keys.ctl)
-        bye = encode(Envelope("bye", sender=self.worker_id))
+        bye = self._sealed(self._keys.ctl, encode(Envelope("bye", sender=self.worker_id)))
         commands: list[tuple[Any, ...]] = [(self._tools.publish, self._keys.ctl, bye)]
         if await self._call("EXISTS", self._keys.owned(self.worker_id)):
             commands.append(("ZADD", self._keys.workers, self.now_ms, self.worker_id))
@@ -98,3 +98,7 @@ class Membership(Directory):
         words = [str(word) for pair in fields.items() for word in pair]
         args = [_EVENTS, self._lifetimes.events_ms, "kind", kind, "worker", self.worker_id, *words]
         await self._link.call(script_command("event", [self._keys.events], args))
+
+    async def note_audit(self, records: Sequence[bytes], records_max: int, keep_seconds: float) -> None:
+        args = [records_max, int(keep_seconds * 1000), *records]
+        await self._link.call(script_command("audit", [self._keys.audit], args))

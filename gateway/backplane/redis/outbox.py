@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gateway.backplane.base import Dispatch, Record, Verdict
-from gateway.backplane.envelope import encode
 from gateway.backplane.keys import Keys
 from gateway.backplane.redis.commands import Command, CommandLink, Misdirected, Rejected, Unsent, script_command
 
@@ -61,20 +60,31 @@ class Outbox:
     """Work of the current turns of the event loop. `publish` is PUBLISH, or SPUBLISH in a Cluster."""
 
     def __init__(
-        self, link: CommandLink, keys: Keys, worker_id: str, *, spare_ms: int, publish: str = "PUBLISH"
+        self,
+        link: CommandLink,
+        keys: Keys,
+        worker_id: str,
+        *,
+        spare_ms: int,
+        publish: str = "PUBLISH",
+        is_bare: bool = False,
     ) -> None:
+        """`is_bare`: records of calls hold neither the request nor the answer."""
         self._link = link
         self._keys = keys
         self._worker_id = worker_id
         self._spare_ms = spare_ms
         self._publish = publish
+        self._is_bare = is_bare
+        self._kept = "bare" if is_bare else "full"
         self._bytes = 0
         self._own: list[_Run] = []
         self._to: dict[str, list[_Run]] = {}
         link.gather = self.flush
 
-    def dispatch(self, dispatch: Dispatch, on_verdict: Callable[[Verdict], None]) -> None:
-        envelope, message = dispatch.envelope, encode(dispatch.envelope)
+    def dispatch(self, dispatch: Dispatch, message: bytes, on_verdict: Callable[[Verdict], None]) -> None:
+        """The envelope's call; `message` is the envelope as it travels."""
+        envelope = dispatch.envelope
         args = (
             *(envelope.id, envelope.due, int(dispatch.keep_seconds * 1000), envelope.sender),
             *(envelope.agent, envelope.server, envelope.tool, message),
@@ -95,7 +105,8 @@ class Outbox:
         self, to: str, call_id: str, keep_ms: int, message: bytes, on_unheard: Callable[[], None] | None = None
     ) -> None:
         """Note the answer, then send it."""
-        self._add(None, "answer", _Item(message, call_id, (call_id, keep_ms, message), to, on_unheard=on_unheard))
+        kept = b"" if self._is_bare else message
+        self._add(None, "answer", _Item(message, call_id, (call_id, keep_ms, kept), to, on_unheard=on_unheard))
         self.reply(to, message, on_unheard)
 
     def forget(self, call_id: str) -> None:
@@ -183,7 +194,7 @@ class Outbox:
         keys = [self._keys.worker(worker), self._keys.inflight(worker), self._keys.mailbox(worker)]
         keys += [self._keys.call(worker, item.call_id) for item in run.items]
         args = [arg for item in run.items for arg in item.args]
-        command = script_command("dispatch", keys, [self._publish, *args], is_repeatable=True)
+        command = script_command("dispatch", keys, [self._publish, self._kept, *args], is_repeatable=True)
 
         def tell(reply: Any) -> None:
             said = verdicts(reply, len(run.items), command.is_unsure)

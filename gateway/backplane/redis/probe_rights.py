@@ -17,12 +17,14 @@ from gateway.backplane.keys import Keys
 from gateway.backplane.redis.probe_server import TROUBLE, Server
 from gateway.finding import Finding, Level
 
-ACL = "~{prefix}* &{prefix}* -@all +@read +@write +@pubsub +@scripting +@connection +time -@dangerous"
+ACL = "~{prefix}* &{prefix}* -@all +@read +@write +@pubsub +@scripting +@connection +time -@dangerous +info +role"
 ACL_CLUSTER = f"{ACL} +cluster|slots"
 
 SlotRanges = Sequence[tuple[int, int]]
 """First and last slot of each range that the server has; empty outside a Cluster."""
 
+_WRITES = frozenset({"SET", "HSET", "SADD", "ZADD", "XADD", "DEL"})
+"""Who may do none of these is somebody who looks, not a worker with too few rights."""
 _KINDS = ("hash", "set", "zset", "stream", "string")
 _TTL_MS = 30_000
 _MOST_NAMES = 1_000_000
@@ -55,8 +57,15 @@ async def rights(server: Server, keys: Keys, slots: SlotRanges = ()) -> list[Fin
     """Return the verdict on reading, writing, scripts, publishing and subscribing. Leaves nothing behind."""
     worker = _worker(keys, slots)
     acl = (ACL_CLUSTER if slots else ACL).format(prefix=keys.prefix)
-    cure = f"授予这些权限 / grant: ACL SETUSER <user> {acl}"
+    cure = f"授予这些权限 / grant: {server.grant(*acl.split())}"
     refused = await _refused_commands(server, keys, worker, is_cluster=bool(slots))
+    if set(refused) >= _WRITES:
+        text = (
+            "未知：这个用户只能看，没有试过工作进程需要的权限 / "
+            "unknown: this user may only look, so what workers need was not tried"
+        )
+        cure = f"用工作进程的地址再运行，或授予 / run it with the workers' URL, or grant: {server.grant(*acl.split())}"
+        return [Finding(Level.UNKNOWN, "权限 rights", text, cure)]
     if refused:
         text = f"被拒绝 / not allowed: {', '.join(refused)}"
         cures = [told for word, told in _CURES.items() if any(f"({word} " in one for one in refused)]

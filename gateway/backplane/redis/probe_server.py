@@ -49,6 +49,11 @@ class Server:
         """The address, for people."""
         return str(self._options.get("path", "")) if self.node is None else str(self.node)
 
+    def grant(self, *rights: str) -> str:
+        """The command that gives this user the rights."""
+        quoted = " ".join(f"'{right}'" if set(right) & set("|*&~") else right for right in rights)
+        return f"redis-cli ACL SETUSER {self._options.get('username') or 'default'} {quoted}"
+
     def stranger(self) -> Redis:
         """A client without user and password."""
         return self._client({name: value for name, value in self._options.items() if name not in _LOGIN})

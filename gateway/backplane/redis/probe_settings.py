@@ -1,7 +1,7 @@
 """What an operator must set in Redis so that the gateway's promises hold, compared with what is set.
 
-Reading it needs rights that the gateway itself does not: where they are refused the verdict is "not checked", with
-the command to run by hand.
+Reading it needs rights that the gateway itself does not: where they are refused the verdict is "unknown", with the
+command that grants them and the one to look by hand.
 """
 
 import ipaddress
@@ -52,8 +52,11 @@ async def settings(server: Server, standing: Standing) -> list[Finding]:
             *_fence(values["min-replicas-to-write"], standing),
             *_keepalive(values["tcp-keepalive"]),
         ]
-        findings += _not_checked([name for name in _NAMES if values[name] is None and _is_asked(name, standing)])
+        findings += _unknown(server, [name for name in _NAMES if values[name] is None and _is_asked(name, standing)])
         return [*findings, *await _open_door(server), *await _clock(server)]
+    except NoPermissionError as error:
+        text = f"未知（没有权限） / unknown, the user may not: {server.reason(error)}"
+        return [Finding(Level.UNKNOWN, "设置 settings", text, f"授权 / grant: {server.grant('+time')}")]
     except TROUBLE as error:
         return [Finding(Level.WARN, "设置 settings", f"未检查 / not checked: {server.reason(error)}", "")]
 
@@ -89,16 +92,17 @@ def _is_asked(name: str, standing: Standing) -> bool:
     return not standing.is_in_cluster and (standing.is_watched or standing.replicas != 0)
 
 
-def _not_checked(names: list[str]) -> list[Finding]:
+def _unknown(server: Server, names: list[str]) -> list[Finding]:
     if not names:
         return []
     by_hand = " ; ".join(f"redis-cli CONFIG GET {name}" for name in names)
     return [
         Finding(
-            Level.NOTE,
+            Level.UNKNOWN,
             "设置 settings",
-            f"未检查（没有权限） / not checked, the user may not read them: {', '.join(names)}",
-            f"请手动查看 / look by hand: {by_hand}；docs/redis.md, Settings for Redis",
+            f"未知（没有权限） / unknown, the user may not read them: {', '.join(names)}",
+            f"授权 / grant: {server.grant('+config|get', '+info')}；"
+            f"或手动查看 / or look by hand: {by_hand}；docs/redis.md, Settings for Redis",
         )
     ]
 

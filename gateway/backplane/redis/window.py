@@ -4,13 +4,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+import orjson
+
 from gateway.backplane import rows
-from gateway.backplane.base import RobotRow, Snapshot, WorkerRow
-from gateway.backplane.facts import AgentFacts, CallFacts, EventFacts, WorkerFacts
+from gateway.backplane.base import Entry, RobotRow, Snapshot, WorkerRow
+from gateway.backplane.entries import load
+from gateway.backplane.facts import AgentFacts, AuditFacts, CallFacts, EventFacts, WorkerFacts
 from gateway.backplane.keys import AgentTag, Keys, agent_tag, is_hashed
 from gateway.backplane.redis.core import sliced
 from gateway.backplane.redis.reading import Reader, Refused
-from gateway.directory import Row
+from gateway.directory import Pins, Row
 
 Value = TypeVar("Value")
 
@@ -143,6 +146,17 @@ class Window:
         text = await self.reader.ask("HGET", self.keys.servers(AgentTag(tag)), server_id)
         return None if text is None else rows.load_row(text.encode())
 
+    async def pins(self, tag: AgentTag) -> dict[str, Pins]:
+        """What is pinned of the tool servers of the agent whose keys have this tag."""
+        (pinned,) = await self.reader.hashes([self.keys.pins(tag)], 8 * ROWS_MAX)
+        return _present({name: rows.load_pins(text.encode()) for name, text in pinned.items()})
+
+    async def decisions(self, book: str, names: Sequence[str]) -> dict[str, Entry]:
+        """What stands in a book under these names; what was taken back is left out."""
+        texts = await self.reader.ask("HMGET", self.keys.book(book), *names)
+        entries = {name: load(text.encode()) for name, text in zip(names, texts, strict=True) if text is not None}
+        return {name: entry for name, entry in entries.items() if entry is not None and entry.text}
+
     async def robots(self, tag: str, limit: int) -> dict[str, RobotRow]:
         """The agent's robots, by their connection."""
         (robots,) = await self.reader.hashes([self.keys.robots(AgentTag(tag))], limit)
@@ -195,6 +209,12 @@ class Window:
         lines = await self.reader.ask("XREVRANGE", self.keys.events, newest, "-", "COUNT", limit)
         return [_event(line_id, flat) for line_id, flat in lines]
 
+    async def audit(self, limit: int, before: str = "") -> list[AuditFacts]:
+        """The newest records of the audit, newest first; those `before` a record of that id."""
+        newest = f"({before}" if before else "+"
+        lines = await self.reader.ask("XREVRANGE", self.keys.audit, newest, "-", "COUNT", limit)
+        return [_audit(line_id, flat) for line_id, flat in lines]
+
     async def _scores(self, key: str, limit: int, start: int = 0) -> dict[str, int]:
         """The members of a sorted set with the highest scores."""
         found: dict[str, int] = {}
@@ -220,6 +240,14 @@ def _call(worker: str, call_id: str, due_ms: int, record: Sequence[str | None]) 
 def _event(line_id: str, flat: Sequence[str]) -> EventFacts:
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     return EventFacts(line_id, _integer(line_id.partition("-")[0]), fields.pop("kind", ""), fields)
+
+
+def _audit(line_id: str, flat: Sequence[str]) -> AuditFacts:
+    try:
+        fields = orjson.loads(dict(zip(flat[::2], flat[1::2], strict=True)).get("record", ""))
+    except ValueError:  # an operator's hand
+        fields = {}
+    return AuditFacts(line_id, _integer(line_id.partition("-")[0]), fields if isinstance(fields, dict) else {})
 
 
 def _integer(text: str) -> int:

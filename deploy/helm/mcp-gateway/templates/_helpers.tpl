@@ -109,7 +109,7 @@ capabilities:
 envFrom:
   - configMapRef:
       name: {{ include "gateway.fullname" . }}
-  # GATEWAY_KEY, GATEWAY_REDIS_URL, GATEWAY_ADMIN_KEY, GATEWAY_METRICS_KEY.
+  # GATEWAY_KEY, GATEWAY_REDIS_URL, GATEWAY_ENVELOPE_KEY, GATEWAY_ADMIN_KEY, GATEWAY_METRICS_KEY.
   - secretRef:
       name: {{ include "gateway.secretName" . }}
 env:

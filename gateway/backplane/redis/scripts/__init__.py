@@ -5,7 +5,24 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-NAMES = ("announce", "answer", "beat", "commit", "dispatch", "event", "note", "prune", "snapshot", "withdraw")
+NAMES = (
+    "announce",
+    "answer",
+    "audit",
+    "beat",
+    "commit",
+    "dispatch",
+    "event",
+    "note",
+    "prune",
+    "prune_book",
+    "read_book",
+    "restore_book",
+    "snapshot",
+    "take",
+    "withdraw",
+    "write_book",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,19 @@
 -- KEYS[2] servers:{A}   hash, server_id -> row
 -- KEYS[3] names:{A}     hash, listed name -> claim
 -- KEYS[4] seen:{A}      hash, server_id -> what is remembered of it
--- KEYS[5] catalog:{A}   channel that hears the new revision
+-- KEYS[5] pins:{A}      hash, server_id -> its pinned definitions; has no TTL
+-- KEYS[6] catalog:{A}   channel that hears the new revision
 -- ARGV[1] PUBLISH or SPUBLISH · ARGV[2] expected revision · ARGV[3] lifetime in ms · ARGV[4] lifetime of seen in ms
--- ARGV[5] most entries of seen · ARGV[6..8] numbers of pairs for servers, names, seen
--- ARGV[9..] the pairs: field, value ('' removes the field)
+-- ARGV[5] most entries of seen · ARGV[6..9] numbers of pairs for servers, names, seen, pins
+-- ARGV[10..] the pairs: field, value ('' removes the field)
 -- Returns the new revision, or nil if the revision was another one (nothing is changed then).
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local expected = tonumber(ARGV[2])
-if tonumber(redis.call('GET', KEYS[1]) or '0') ~= expected then
+-- What is no revision counts as none, as it does for who reads it: else nobody could ever change this agent again.
+local stored = redis.call('GET', KEYS[1])
+stored = stored and #stored <= 15 and string.match(stored, '^%d+$') and tonumber(stored) or 0
+if stored ~= expected then
   return false
 end
 
@@ -20,7 +24,7 @@ local revision = math.max(expected + 1, now)
 local text = string.format('%.0f', revision)
 redis.call('SET', KEYS[1], text, 'PX', ARGV[3])
 
-local at = 9
+local at = 10
 local function put(key, pairs_left, lifetime)
   for _ = 1, pairs_left do
     if ARGV[at + 1] == '' then
@@ -30,13 +34,16 @@ local function put(key, pairs_left, lifetime)
     end
     at = at + 2
   end
-  redis.call('PEXPIRE', key, lifetime)
+  if lifetime then
+    redis.call('PEXPIRE', key, lifetime)
+  end
 end
 put(KEYS[2], tonumber(ARGV[6]), ARGV[3])
 put(KEYS[3], tonumber(ARGV[7]), ARGV[3])
 if ARGV[8] ~= '0' then
   put(KEYS[4], tonumber(ARGV[8]), ARGV[4])
 end
+put(KEYS[5], tonumber(ARGV[9]), nil)
 
 -- Only the newest entries of seen are kept.
 local most = tonumber(ARGV[5])
@@ -56,5 +63,5 @@ if redis.call('HLEN', KEYS[4]) > most then
   end
 end
 
-redis.call(ARGV[1], KEYS[5], text)
+redis.call(ARGV[1], KEYS[6], text)
 return revision

@@ -3,11 +3,12 @@
 -- KEYS[2] inflight:{W}  zset, call id -> deadline
 -- KEYS[3] in:{W}        the mailbox, a channel
 -- KEYS[4..] call:{W}:<id>, one per call
--- ARGV[1] PUBLISH or SPUBLISH; then 8 per call:
+-- ARGV[1] PUBLISH or SPUBLISH · ARGV[2] full or bare: in a bare record the message is empty; then 8 per call:
 --   id · due (Redis ms, 0: none) · lifetime of the record in ms · from · agent · server_id · tool · message
 -- Returns one verdict per call: ok, gone, dup, late, nosub, or 'refused <why>'.
 -- Writing comes first, publishing last: a store that can't write delivers nothing, so 'not executed' stays true.
-local FIELDS = 8
+local FIELDS, BEFORE = 8, 2
+local is_bare = ARGV[2] == 'bare'
 local verdicts, accepted, messages = {}, {}, {}
 local calls = #KEYS - 3
 
@@ -27,11 +28,11 @@ end
 
 local function undo(i)
   redis.pcall('DEL', KEYS[3 + i])
-  redis.pcall('ZREM', KEYS[2], ARGV[(i - 1) * FIELDS + 2])
+  redis.pcall('ZREM', KEYS[2], ARGV[BEFORE + (i - 1) * FIELDS + 1])
 end
 
 local function record(i)
-  local key, a = KEYS[3 + i], (i - 1) * FIELDS + 1
+  local key, a = KEYS[3 + i], BEFORE + (i - 1) * FIELDS
   local due, keep = tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
   if redis.call('EXISTS', key) == 1 then return 'dup' end
   if due > 0 and due <= now then return 'late' end
@@ -39,7 +40,8 @@ local function record(i)
   if refusal then return refusal end
   local score = due > 0 and due or now + keep
   local err = failure(redis.pcall('HSET', key, 'state', 'sent', 'from', ARGV[a + 4], 'agent', ARGV[a + 5],
-      'server_id', ARGV[a + 6], 'tool', ARGV[a + 7], 'sent', string.format('%.0f', now), 'message', ARGV[a + 8]))
+      'server_id', ARGV[a + 6], 'tool', ARGV[a + 7], 'sent', string.format('%.0f', now), 'message',
+      is_bare and '' or ARGV[a + 8]))
     or failure(redis.pcall('PEXPIRE', key, ARGV[a + 3]))
     or failure(redis.pcall('ZADD', KEYS[2], string.format('%.0f', score), ARGV[a + 1]))
   if err then

@@ -1,0 +1,1 @@
+"""Attacks, each by its name."""
