@@ -5,7 +5,6 @@ import socket
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -14,13 +13,14 @@ from starlette.middleware.cors import CORSMiddleware
 from gateway import admin, intercom, logs
 from gateway.admission import Admission
 from gateway.backplane.base import Backplane
+from gateway.backplanes import make_backplane
 from gateway.collector import Collector
 from gateway.endpoints import Door, State, routes
 from gateway.instance import OneWorker
 from gateway.origins import Origins
 from gateway.server import Company, serve
 from gateway.settings import Settings
-from gateway.worker import Worker, new_worker_id
+from gateway.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -56,34 +56,6 @@ def build(settings: Settings, backplane: Backplane) -> Gateway:
     listed = list(Origins(settings.origins).listed)
     cors = Middleware(CORSMiddleware, allow_origins=listed, allow_methods=["GET"], allow_headers=["Authorization"])
     return Gateway(Starlette(routes=routes(settings), lifespan=lifespan, middleware=[cors]), worker, instance)
-
-
-def make_backplane(settings: Settings) -> Backplane:
-    """The backplane that the settings ask for, not connected yet."""
-    if not settings.redis_url:
-        from gateway.backplane.memory import MemoryBackplane, MemoryStore
-
-        return MemoryBackplane(MemoryStore(directory=Path(settings.data_dir)), new_worker_id())
-    # redis-py takes a while to import; a home needs none of it.
-    from gateway.backplane.keys import Lifetimes
-    from gateway.backplane.redis import RedisBackplane, RedisOptions
-
-    lifetimes = Lifetimes.derive(name_hold_seconds=settings.name_hold_seconds, renew_seconds=settings.renew_seconds)
-    timeout_seconds, usual = settings.redis_timeout_seconds, RedisOptions()
-    options = RedisOptions(
-        prefix=settings.redis_prefix,
-        timeout_seconds=timeout_seconds,
-        patience_seconds=timeout_seconds,
-        # Who wants quicker answers wants trouble to be noticed as much earlier; never later.
-        ping_seconds=min(usual.ping_seconds, timeout_seconds / 2),
-        probe_seconds=min(usual.probe_seconds, timeout_seconds / 2),
-        poll_seconds=min(usual.poll_seconds, timeout_seconds / 4),
-        lifetimes=lifetimes,
-        seen_limit=2 * settings.servers_per_agent,
-        envelope_key=settings.envelope_key,
-        is_bare=settings.call_records == "bare",
-    )
-    return RedisBackplane(settings.redis_url, new_worker_id(), options)
 
 
 def run(

@@ -11,11 +11,11 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 from gateway import chronicle
-from gateway.app import make_backplane
 from gateway.audit import Audit, operator
 from gateway.backplane.base import BOOKS, Backplane, BackplaneUnavailable, Change, Edition, Entry, Snapshot
 from gateway.backplane.entries import from_object, to_object
 from gateway.backplane.envelope import Envelope
+from gateway.backplanes import make_backplane
 from gateway.operating import CannotOperate
 from gateway.settings import Settings
 

@@ -1,4 +1,7 @@
-"""Runs a command for operators to its end: from parsed arguments to what is written and the exit code."""
+"""Runs a command for operators to its end: from parsed arguments to what is written and the exit code.
+
+Each imports what it needs itself: people wait for it, and half a second of imports is most of what they would wait.
+"""
 
 import asyncio
 import os
@@ -9,11 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import orjson
 
-from gateway import books_command, finding, pin_command, policy_command, token_command
-from gateway.doctor import diagnose
-from gateway.inspecting import Terminal, inspect
-from gateway.look import Wish
-from gateway.orders import drain, kick
+from gateway.inspecting import Terminal
 from gateway.settings import Settings
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -40,6 +39,9 @@ async def _run(settings: Settings, arguments: Namespace, terminal: Terminal) -> 
 
 
 async def _inspect(settings: Settings, arguments: Namespace, terminal: Terminal) -> int:
+    from gateway.inspecting import inspect
+    from gateway.look import Wish
+
     wish = Wish(
         noun=arguments.noun,
         id=getattr(arguments, "id", ""),
@@ -53,6 +55,9 @@ async def _inspect(settings: Settings, arguments: Namespace, terminal: Terminal)
 
 
 async def _doctor(settings: Settings, arguments: Namespace, terminal: Terminal) -> int:
+    from gateway import finding
+    from gateway.doctor import diagnose
+
     findings = await diagnose(settings, settle_seconds=arguments.settle, keys_max=arguments.limit)
     is_well = finding.is_well(findings)
     if arguments.json:
@@ -65,29 +70,41 @@ async def _doctor(settings: Settings, arguments: Namespace, terminal: Terminal) 
 
 
 async def _drain(settings: Settings, arguments: Namespace, terminal: Terminal) -> int:
+    from gateway.orders import drain
+
     is_done = await drain(settings, arguments.worker, _sayer(terminal), arguments.wait)
     return 0 if is_done else 1
 
 
 async def _kick(settings: Settings, arguments: Namespace, terminal: Terminal) -> int:
+    from gateway.orders import kick
+
     wish = arguments.agent, arguments.server
     is_done = await kick(settings, *wish, _sayer(terminal), arguments.wait, arguments.reason)
     return 0 if is_done else 1
 
 
 async def _token(settings: Settings, arguments: Namespace, terminal: Terminal) -> int:
+    from gateway import token_command
+
     return await token_command.run(settings, arguments, terminal.write, terminal.warn)
 
 
 async def _policy(settings: Settings, arguments: Namespace, terminal: Terminal) -> int:
+    from gateway import policy_command
+
     return await policy_command.run(settings, arguments, terminal.write)
 
 
 async def _pins(settings: Settings, arguments: Namespace, terminal: Terminal) -> int:
+    from gateway import pin_command
+
     return await pin_command.run(settings, arguments, terminal.write)
 
 
 async def _books(settings: Settings, arguments: Namespace, terminal: Terminal) -> int:
+    from gateway import books_command
+
     return await books_command.run(settings, arguments, terminal.write)
 
 

@@ -10,7 +10,6 @@ in it; a worker that can't reach the backplane at its start is not ready, says s
 import asyncio
 import logging
 import os
-import secrets
 import socket
 import time
 from collections.abc import AsyncGenerator, Collection
@@ -55,12 +54,6 @@ GRACE_CHECK_SECONDS = 0.5
 CONNECT_RETRY_SECONDS = 1.0
 CONNECT_LOG_SECONDS = 10.0
 SERVER_INFO = {"name": "xiaozhi-mcp-gateway", "version": __version__}
-
-
-def new_worker_id() -> str:
-    """An id for one life of a worker: host and chance, so that no successor inherits what a dead one left."""
-    host = "".join(c if c.isascii() and (c.isalnum() or c in ".-") else "-" for c in socket.gethostname())[:40]
-    return f"{host or 'worker'}-{secrets.token_hex(4)}"
 
 
 class Worker:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from redis.asyncio.connection import Connection, SSLConnection
 
-from gateway.app import make_backplane
 from gateway.backplane.redis import RedisBackplane
 from gateway.backplane.redis.address import Node, parse
 from gateway.backplane.redis.connector import Connector
+from gateway.backplanes import make_backplane
 from gateway.configuration import SettingsError, load
 
 

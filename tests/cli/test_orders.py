@@ -9,7 +9,7 @@ import pytest
 from gateway.backplane import rows
 from gateway.backplane.base import WorkerRow
 from gateway.backplane.keys import agent_tag
-from gateway.worker import new_worker_id
+from gateway.backplanes import new_worker_id
 from tests.cli.command_line import CommandLine
 from tests.cli.operators import Operator, grant, refusals
 from tests.peers.tools import held, text_of, text_result
@@ -72,7 +72,7 @@ async def test_the_beginning_of_an_id_is_enough_where_only_one_begins_so(
     fleet: RedisCluster, server: RedisServer, cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = iter(("gw-0-aaaaaaaa", "gw-0-bbbbbbbb", "gw-1-cccccccc"))
-    monkeypatch.setattr("gateway.app.new_worker_id", lambda: next(ids, new_worker_id()))
+    monkeypatch.setattr("gateway.backplanes.new_worker_id", lambda: next(ids, new_worker_id()))
     for _ in range(3):
         await fleet.add_worker()
     foreman = Operator(cli, server.url, "foreman")

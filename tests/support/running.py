@@ -7,14 +7,14 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
-from gateway.app import build, make_backplane
+from gateway.app import build
 from gateway.backplane.base import Backplane
 from gateway.backplane.memory import MemoryBackplane, MemoryStore
+from gateway.backplanes import make_backplane, new_worker_id
 from gateway.drain import Drain
 from gateway.server import Company, GatewayServer
 from gateway.settings import Settings
 from gateway.toollink import ToolLink
-from gateway.worker import new_worker_id
 from tests.support.waiting import wait_until
 
 KEY = "0123456789abcdef0123456789abcdef"
