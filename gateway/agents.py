@@ -50,6 +50,8 @@ LINGER_SECONDS = 600.0
 REMEMBER_SECONDS = 62.0
 """Who has a connection looks once a minute whether its row is still there."""
 LOOK_AGAIN_SECONDS = 8.0
+TIMER_SECONDS = 0.05
+"""A timer may come a little early, and would then find that nothing is over yet."""
 ELSEWHERE_SECONDS = 2.0
 """For so long the number of its robots on other workers is believed; then the next one shows."""
 
@@ -208,7 +210,7 @@ class Agents:
         for agent in changed:
             before, agent.policy = agent.policy, self.policies.of(agent.id)
             if self.pin_modes.begins_to_block(agent.id, before, self._tasks.now()):
-                self._tasks.later(AWAITED_SECONDS, partial(self.refresh, agent))
+                self._tasks.later(AWAITED_SECONDS + TIMER_SECONDS, partial(self.refresh, agent))
             if not agent.robots:  # who comes next reads everything anew
                 agent.changes_wanted += 1
         if changed:

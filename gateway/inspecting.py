@@ -39,9 +39,10 @@ async def inspect(settings: Settings, wish: Wish, terminal: Terminal, *, as_json
         if not watch_seconds:
             write(_json(seen, orjson.OPT_INDENT_2) if as_json else seen.as_text(width()))
             return
-        while True:
+        while not _is_cancelled():
             write(_json(seen) if as_json else _screen(seen.as_text(width())))
             seen = await _next(window, wish, watch_seconds, warn)
+        raise asyncio.CancelledError
 
 
 async def _next(window: Window, wish: Wish, pause_seconds: float, warn: Callable[[str], None]) -> Look:
@@ -56,6 +57,15 @@ async def _next(window: Window, wish: Wish, pause_seconds: float, warn: Callable
             warn(f"! {error}\n")
         except CannotOperate as error:  # emptied, perhaps: workers put back what they have
             warn(f"! {error}\n")
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody has pressed Ctrl-C.
+
+    `asyncio.wait_for`, through which redis-py writes, may lose that before Python 3.12 (python/cpython#86296).
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _look(window: Window, wish: Wish) -> Look:
