@@ -10,6 +10,7 @@ import orjson
 from gateway.bookkeeping import checked, opened
 from gateway.operating import CannotOperate
 from gateway.settings import Settings
+from gateway.tables import as_json
 
 
 async def run(settings: Settings, arguments: Namespace, write: Callable[[str], None]) -> int:
@@ -21,8 +22,8 @@ async def run(settings: Settings, arguments: Namespace, write: Callable[[str], N
         write(f"放回 / put back: {count}；其余已有同样或更新的 / the others are there already, or newer\n")
         return 0
     async with opened(settings) as books:
-        text = orjson.dumps(await books.export(), option=orjson.OPT_INDENT_2)
-    write(text.decode() + "\n")
+        text = as_json(await books.export())
+    write(text)
     return 0
 
 

@@ -21,6 +21,7 @@ from gateway.policies import DEFAULT
 from gateway.robotlink import RobotLink
 from gateway.rulebook import Rulebook
 from gateway.settings import Settings
+from gateway.tokens import takes_legacy
 from gateway.toollink import ToolLink
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Bouncer:
 
     def _takes_legacy(self, connection: Connection) -> bool:
         policy = self._rulebook.policies.of(connection.agent)
-        return policy.legacy_tokens_mode(self._settings.legacy_tokens) in ("all", connection.kind.value)
+        return takes_legacy(policy.legacy_tokens_mode(self._settings.legacy_tokens), connection.kind.value)
 
     def look_at_all(self, now_ms: int) -> None:
         """See whose token has expired meanwhile."""

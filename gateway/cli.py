@@ -251,9 +251,9 @@ def _with_kept_key(settings: Settings) -> Settings:
 
 
 def _write_json(value: dict[str, Any]) -> None:
-    import orjson
+    from gateway.tables import as_json
 
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+    sys.stdout.write(as_json(value))
 
 
 if __name__ == "__main__":

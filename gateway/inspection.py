@@ -16,7 +16,7 @@ from gateway.backplane.redis.window import Window
 from gateway.credential import Credential
 from gateway.directory import Claim, Row
 from gateway.look import Look, Table, Wish, cut_note
-from gateway.policies import DEFAULT, Policies
+from gateway.policies import BOOK, DEFAULT, Policies
 
 Item = TypeVar("Item")
 
@@ -116,7 +116,7 @@ async def _agent(window: Window, wish: Wish) -> Look | None:
 
 async def _terms(window: Window, agent: str, wish: Wish) -> status.Terms:
     policies = Policies()
-    for name, entry in (await window.decisions("policy", (DEFAULT, agent))).items():
+    for name, entry in (await window.decisions(BOOK, (DEFAULT, agent))).items():
         policies.put(name, entry.text)
     return status.Terms(wish.grace_seconds, policies.of(agent), wish.pins)
 

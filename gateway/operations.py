@@ -10,8 +10,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
 
-import orjson
-
 from gateway.inspecting import Terminal
 from gateway.settings import Settings
 
@@ -57,12 +55,13 @@ async def _inspect(settings: Settings, arguments: Namespace, terminal: Terminal)
 async def _doctor(settings: Settings, arguments: Namespace, terminal: Terminal) -> int:
     from gateway import finding
     from gateway.doctor import diagnose
+    from gateway.tables import as_json
 
     findings = await diagnose(settings, settle_seconds=arguments.settle, keys_max=arguments.limit)
     is_well = finding.is_well(findings)
     if arguments.json:
         data = {"ok": is_well, "findings": finding.as_data(findings)}
-        terminal.write(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode() + "\n")
+        terminal.write(as_json(data))
     else:
         verdict = "一切正常 / all is well" if is_well else "需要处理，见上 / see WARN and FAIL above"
         terminal.write("\n".join([*finding.as_lines(findings), verdict]) + "\n")

@@ -2,7 +2,11 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TypeVar
+
+Part = TypeVar("Part")
 
 
 class Pace:
@@ -47,3 +51,10 @@ class Pace:
             self._waiting.popleft()()
         if self._left < self._per_turn:
             self._count()
+
+
+def sliced(items: Iterable[Part], size: int) -> Iterable[list[Part]]:
+    """The items in lists of at most `size`."""
+    left = iter(items)
+    while part := list(islice(left, size)):
+        yield part

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
-import orjson
-
 from gateway import pins
 from gateway.ages import iso
 from gateway.backplane.base import Change, Snapshot
@@ -15,7 +13,7 @@ from gateway.directory import Pins
 from gateway.operating import CannotOperate
 from gateway.pins import CannotApprove, Difference
 from gateway.settings import Settings
-from gateway.tables import printable
+from gateway.tables import as_json, printable
 
 TRIES = 20
 
@@ -54,7 +52,7 @@ async def _show(books: Bookkeeper, arguments: Namespace, write: Write) -> int:
     if arguments.server and not chosen:
         raise CannotOperate(_unknown(snapshot, arguments.agent, arguments.server))
     if arguments.json:
-        write(_json({"agent": arguments.agent, "servers": [_as_data(name, kept) for name, kept in chosen.items()]}))
+        write(as_json({"agent": arguments.agent, "servers": [_as_data(name, kept) for name, kept in chosen.items()]}))
     else:
         lines = [line for name, kept in chosen.items() for line in _lines(name, kept)]
         nothing = "没有记住任何定义（pins=off？）/ nothing is pinned (pins=off?)"
@@ -108,7 +106,7 @@ async def _approve(books: Bookkeeper, arguments: Namespace, write: Write) -> int
     said = ", ".join(f"{printable(tool)[:64]} {before.offered[tool][:12] or '-'}" for tool in tools[:20])
     await books.tell("pins", f"{arguments.agent}/{arguments.server}", f"approved {len(tools)}: {said}")
     if arguments.json:
-        write(_json({"agent": arguments.agent, "server_id": arguments.server, "approved": tools}))
+        write(as_json({"agent": arguments.agent, "server_id": arguments.server, "approved": tools}))
     else:
         what = {"what": f"批准了 {len(tools)} 个", "what_en": f"{len(tools)} approved"}
         write(_DONE.format(server=printable(arguments.server), **what))
@@ -119,7 +117,7 @@ async def _forget(books: Bookkeeper, arguments: Namespace, write: Write) -> int:
     await _decide(books, arguments.agent, arguments.server, pins.forgotten)
     await books.tell("pins", f"{arguments.agent}/{arguments.server}", "forgotten")
     if arguments.json:
-        write(_json({"agent": arguments.agent, "server_id": arguments.server, "forgotten": True}))
+        write(as_json({"agent": arguments.agent, "server_id": arguments.server, "forgotten": True}))
     else:
         write(_DONE.format(server=printable(arguments.server), what="已忘掉", what_en="forgotten"))
     return 0
@@ -147,7 +145,3 @@ def _unknown(snapshot: Snapshot, agent: str, server_id: str) -> str:
         f"{printable(agent)} 没有记住 {printable(server_id)} 的定义，有的是 / "
         f"nothing is pinned of {printable(server_id)}; there are: {known}"
     )
-
-
-def _json(data: Any) -> str:
-    return orjson.dumps(data, option=orjson.OPT_INDENT_2).decode() + "\n"

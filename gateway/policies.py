@@ -7,6 +7,8 @@ from gateway.policy import NOTHING, UNSET, Policy, PolicyProblem, parse
 
 logger = logging.getLogger(__name__)
 
+BOOK = "policy"
+"""The book that they stand in."""
 DEFAULT = "*"
 """The name of the policy that holds for every agent, where its own says nothing."""
 

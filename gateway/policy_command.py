@@ -19,13 +19,12 @@ from gateway.auth import AGENT_RULE, is_agent_id
 from gateway.backplane.base import Entry
 from gateway.bookkeeping import Bookkeeper, opened
 from gateway.operating import CannotOperate
-from gateway.policies import DEFAULT, Policies
+from gateway.policies import BOOK, DEFAULT, Policies
 from gateway.policy import TEXT_BYTES_MAX, Policy, PolicyProblem, checked, parse
 from gateway.policy_options import agent_and_rest
 from gateway.settings import Settings
-from gateway.tables import printable
+from gateway.tables import as_json, printable
 
-BOOK = "policy"
 TRIES = 5
 
 Write: TypeAlias = Callable[[str], None]
@@ -182,7 +181,7 @@ class _Desk:
         return True
 
     def _json(self, value: Mapping[str, Any]) -> None:
-        self._write(f"{orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()}\n")
+        self._write(as_json(value))
 
 
 def _policy(entries: Mapping[str, Entry], name: str) -> Policy:
@@ -233,5 +232,4 @@ def _document(text: bytes) -> tuple[dict[str, Any], int | None]:
 
 
 def _indented(policy: Any) -> str:
-    text = orjson.dumps(policy, option=orjson.OPT_INDENT_2).decode()
-    return "\n".join(f"  {line}" for line in text.splitlines())
+    return "\n".join(f"  {line}" for line in as_json(policy).splitlines())

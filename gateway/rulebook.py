@@ -13,12 +13,12 @@ lives needs to put its entries back; only then does it open the book itself.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 
 from gateway import revocations
 from gateway.backplane.base import BOOKS, Backplane, BackplaneUnavailable, Entry
+from gateway.pace import sliced
 from gateway.policies import Policies
 from gateway.revocations import Revocations
 from gateway.settings import Settings
@@ -145,7 +145,7 @@ class Rulebook:
         kept.version = edition.version
         behind: dict[str, Entry] = {}
         try:
-            for part in _parts(edition.entries):
+            for part in sliced(edition.entries.items(), TAKEN_AT_ONCE):
                 behind |= self._take(book, part)
                 await self._tasks.pause(0)
         except BaseException:
@@ -210,12 +210,6 @@ class Rulebook:
             if book == revocations.BOOK and entry.text:
                 self.revocations.put(name, None)
         await self._backplane.prune_book(book, {name: entry.version for name, entry in over.items()})
-
-
-def _parts(entries: Mapping[str, Entry]) -> Iterator[list[tuple[str, Entry]]]:
-    left = iter(entries.items())
-    while part := list(islice(left, TAKEN_AT_ONCE)):
-        yield part
 
 
 def _is_over(name: str, entry: Entry, now_ms: int) -> bool:

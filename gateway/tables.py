@@ -5,6 +5,9 @@ What peers have written is shown as text: a control character, which could move 
 
 import unicodedata
 from collections.abc import Collection, Sequence
+from typing import Any
+
+import orjson
 
 GAP = "  "
 CUT = "…"
@@ -13,6 +16,11 @@ _LEAST_CELLS = 6
 _LEAST_ID_CELLS = 16
 _CHARS_MAX = 500
 """Of one item: what peers write can have megabytes, and whole columns are as wide as their widest item."""
+
+
+def as_json(value: Any) -> str:
+    """The same for machines, indented, with its last line ended."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 
 def cells(text: str) -> int:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from gateway import revocations, tables
+from gateway import policies, revocations, tables
 from gateway.ages import age, iso
 from gateway.auth import AGENT_RULE, TokenProblem, is_agent_id
 from gateway.backplane.base import Entry
@@ -26,7 +26,6 @@ from gateway.tokens import TOKEN_ID_RULE, Keyring, Opened, admit, claimed, is_si
 _TEXT_CHARS_MAX = 65_536
 _SPARE_DAYS = 10  # clocks differ; nothing is forgotten before its time
 _DAY_MS = 86_400_000
-_POLICY = "policy"
 _ROLES: tuple[Any, ...] = ("mcp", "call")
 
 _REVOKED = "已吊销，两秒内处处生效，连着的会断开 / revoked, everywhere within two seconds, live connections included: "
@@ -61,16 +60,16 @@ async def run(settings: Settings, arguments: Namespace, write: Write, warn: Writ
 
 
 async def _inspect(settings: Settings, arguments: Namespace, write: Write, warn: Write) -> int:
-    token = _read(arguments.token)
-    seen = _seen(token, Keyring(settings.key), settings)
+    token, keyring = _read(arguments.token), Keyring(settings.key)
+    seen = _seen(token, keyring, settings)
     if seen["valid"]:
-        credential = Keyring(settings.key).opened(token).credential
+        credential = keyring.opened(token).credential
         try:
             async with opened(settings) as books:
                 await _look_up(books, credential, seen, settings)
         except CannotOperate as error:
             warn(f"! 不知道是否已吊销 / whether it is revoked is not known: {error}\n")
-    write(f"{orjson.dumps(seen, option=orjson.OPT_INDENT_2).decode()}\n" if arguments.json else _seen_text(seen))
+    write(tables.as_json(seen) if arguments.json else _seen_text(seen))
     return 0 if seen["valid"] and not seen["revoked"] and seen["roles"] else 1
 
 
@@ -79,7 +78,6 @@ def _seen(token: str, keyring: Keyring, settings: Settings) -> dict[str, Any]:
     now_ms = _now_ms()
     problem: TokenProblem | None = None
     try:
-        found = keyring.opened(token)
         keyring.verify(token, now_ms)
     except TokenProblem as error:
         problem = error
@@ -159,11 +157,11 @@ async def _look_up(books: Bookkeeper, credential: Credential, seen: dict[str, An
         alone.put(name, entries[name].text or None if name in entries else None)
         if alone.is_revoked(credential):
             seen.update(revoked=True, revoked_by=name)
-    policies = Policies()
-    for name, entry in (await books.read_book(_POLICY)).entries.items():
+    found = Policies()
+    for name, entry in (await books.read_book(policies.BOOK)).entries.items():
         if name in (DEFAULT, credential.agent):
-            policies.put(name, entry.text or None)
-    seen["roles"] = _roles(credential, policies.of(credential.agent).legacy_tokens_mode(settings.legacy_tokens))
+            found.put(name, entry.text or None)
+    seen["roles"] = _roles(credential, found.of(credential.agent).legacy_tokens_mode(settings.legacy_tokens))
 
 
 def _seen_text(seen: Mapping[str, Any]) -> str:
@@ -277,7 +275,7 @@ async def _list(settings: Settings, arguments: Namespace, write: Write) -> int:
     shown = found[: arguments.limit]
     if arguments.json:
         data = {"revoked": shown, "more": len(found) - len(shown)}
-        write(f"{orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()}\n")
+        write(tables.as_json(data))
         return 0
     for one in shown:
         times = [f"{word} {one[word]}" for word in ("before", "until") if one[word]]

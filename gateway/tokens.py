@@ -141,7 +141,7 @@ def admit(credential: Credential, role: Role, server_id: str, legacy_tokens: str
     role for which tokens of the old kind still work, `all` or `none`.
     """
     if credential.is_legacy:
-        if legacy_tokens not in ("all", role):
+        if not takes_legacy(legacy_tokens, role):
             raise TokenProblem(TokenCause.LEGACY_OFF)
         return server_id
     if credential.role != role:
@@ -149,6 +149,11 @@ def admit(credential: Credential, role: Role, server_id: str, legacy_tokens: str
     if credential.server_id and server_id not in ("", credential.server_id):
         raise TokenProblem(TokenCause.WRONG_SERVER)
     return credential.server_id or server_id
+
+
+def takes_legacy(mode: str, role: str) -> bool:
+    """Whether tokens of the old kind work for the role, in this mode."""
+    return mode in ("all", role)
 
 
 def refused_words(text: str) -> list[str]:

@@ -31,7 +31,7 @@ from gateway.lease import Lease
 from gateway.mailroom import Mailroom
 from gateway.meters import Reading
 from gateway.panel import Panel
-from gateway.policies import DEFAULT
+from gateway.policies import BOOK, DEFAULT
 from gateway.reception import Reception
 from gateway.registrar import Registrar
 from gateway.robotlink import RobotLink
@@ -253,7 +253,7 @@ class Worker:
 
     def _on_decided(self, book: str, names: Collection[str]) -> None:
         """People have decided something; the rulebook knows it already."""
-        if book == "policy":
+        if book == BOOK:
             whose = None if DEFAULT in names else set(names)
             self.agents.adopt(whose)
             self._registrar.note_policy(whose)

@@ -11,7 +11,8 @@ from gateway.backplane import rows
 from gateway.backplane.base import BackplaneUnavailable, Edition, Entry
 from gateway.backplane.envelope import Envelope, encode
 from gateway.backplane.redis.commands import Rejected, script_command
-from gateway.backplane.redis.core import Core, Tools, paired, revision_of, sliced, text_of
+from gateway.backplane.redis.core import Core, Tools, paired, revision_of, text_of
+from gateway.pace import sliced
 
 _MOST_CHANGES = 1000
 """Whoever has missed more reads the whole book."""

@@ -3,16 +3,14 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from gateway.backplane.keys import Keys, Lifetimes
 from gateway.backplane.redis.commands import Command, CommandLink
 from gateway.backplane.redis.outbox import Outbox
 from gateway.backplane.redis.subscriber import Subscriptions
 from gateway.backplane.seal import Seal
-
-Part = TypeVar("Part")
+from gateway.pace import sliced
 
 _EXACT_MAX = 2.0**53
 _REVISION_DIGITS_MAX = 15  # commit.lua has it too
@@ -72,16 +70,9 @@ class Core:
     async def _call_all(self, commands: Iterable[Sequence[Any]]) -> list[Any]:
         """The replies of commands that may be repeated, sent in slices. Raises BackplaneUnavailable."""
         replies: list[Any] = []
-        for part in sliced(commands):
+        for part in sliced(commands, SLICE):
             replies += await self._link.call(*(Command(tuple(words), is_repeatable=True) for words in part))
         return replies
-
-
-def sliced(items: Iterable[Part], size: int = SLICE) -> Iterable[list[Part]]:
-    """The items in lists of at most `size`."""
-    left = iter(items)
-    while part := list(islice(left, size)):
-        yield part
 
 
 def paired(flat: Sequence[bytes]) -> dict[bytes, bytes]:

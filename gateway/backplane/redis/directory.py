@@ -8,8 +8,9 @@ from gateway.backplane import rows
 from gateway.backplane.base import BackplaneUnavailable, Change, Overview, RobotRow, Snapshot, WorkerRow
 from gateway.backplane.keys import AgentTag, agent_tag, is_hashed
 from gateway.backplane.redis.commands import script_command
-from gateway.backplane.redis.core import Core, Tools, paired, revision_of, sliced, text_of, whole
+from gateway.backplane.redis.core import SLICE, Core, Tools, paired, revision_of, text_of, whole
 from gateway.directory import Claim, Row, Seen
+from gateway.pace import sliced
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ class Directory(Core):
 
     async def put_robots(self, robots: Mapping[tuple[str, str], RobotRow | None]) -> dict[str, int]:
         counts: dict[str, int] = {}
-        for part in sliced(robots.items()):
+        for part in sliced(robots.items(), SLICE):
             here = {of: row for of, row in part if row is not None}
             gone = [of for of, row in part if row is None]
             await self._call_all([("HDEL", self._keys.robots(agent_tag(agent)), conn) for agent, conn in gone])

@@ -22,11 +22,12 @@ from gateway.backplane.base import BackplaneUnavailable
 from gateway.backplane.redis import address as addresses
 from gateway.backplane.redis.address import Address
 from gateway.backplane.redis.connector import Connector
-from gateway.backplane.redis.core import sliced
+from gateway.backplane.redis.core import SLICE
 from gateway.backplane.redis.probe_server import TROUBLE, Server
 from gateway.backplane.redis.probe_topology import Member, find
 from gateway.backplane.redis.slots import slot_of
 from gateway.finding import Finding, Level
+from gateway.pace import sliced
 
 Words = Sequence[str | int]
 Item = TypeVar("Item")
@@ -91,7 +92,7 @@ class Reader:
     async def ask_all(self, commands: Iterable[Words]) -> list[Any]:
         """The replies, in order. Raises Refused where one of them is not allowed."""
         replies: list[Any] = []
-        for part in sliced(commands):
+        for part in sliced(commands, SLICE):
             replies += await self._patiently(part)
         return replies
 

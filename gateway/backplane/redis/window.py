@@ -11,9 +11,9 @@ from gateway.backplane.base import Entry, RobotRow, Snapshot, WorkerRow
 from gateway.backplane.entries import load
 from gateway.backplane.facts import AgentFacts, AuditFacts, CallFacts, EventFacts, WorkerFacts
 from gateway.backplane.keys import AgentTag, Keys, agent_tag, is_hashed
-from gateway.backplane.redis.core import sliced
 from gateway.backplane.redis.reading import Reader, Refused
 from gateway.directory import Pins, Row
+from gateway.pace import sliced
 
 Value = TypeVar("Value")
 
