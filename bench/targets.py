@@ -1,5 +1,8 @@
 """What is measured: gateways and floors, with their addresses and tokens."""
 
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from itertools import cycle
@@ -18,8 +21,11 @@ FAST_DIALLERS = {"GATEWAY_HANDSHAKES_PER_SECOND": "1000000", "GATEWAY_TOOL_HANDS
 """The limits of handshakes stay in place and are counted, but thousands of peers may dial for a measurement."""
 
 
+READY_SECONDS = 20.0
+
+
 def start_gateway(stack: ExitStack, ground: Ground, redis_url: str = "", **settings: str) -> Server:
-    """One worker with default settings, but for these."""
+    """One worker with default settings, but for these; ready, which takes it a while beside an empty Redis (ADR 25)."""
     environment = {
         "GATEWAY_HOST": "127.0.0.1",
         "GATEWAY_PORT": "{port}",
@@ -28,7 +34,21 @@ def start_gateway(stack: ExitStack, ground: Ground, redis_url: str = "", **setti
         "GATEWAY_REDIS_URL": redis_url,
         "GATEWAY_LOG_LEVEL": "WARNING",
     }
-    return stack.enter_context(serving(["gateway", "serve"], environment | settings, ground.folder))
+    worker = stack.enter_context(serving(["gateway", "serve"], environment | settings, ground.folder))
+    _wait_until_ready(worker)
+    return worker
+
+
+def _wait_until_ready(worker: Server) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/readyz", timeout=5).close()
+            return
+        except urllib.error.HTTPError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
 
 
 def start_floor(stack: ExitStack, ground: Ground, name: str, *arguments: str) -> Server:

@@ -2,8 +2,6 @@
 
 import signal
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -13,7 +11,7 @@ import redis
 from bench.case import Case, Figures, Ground, Promise, Round
 from bench.cases.loading import start_load
 from bench.cpu import cpu_seconds, raise_open_files
-from bench.processes import Server, Store, generating, redis_server
+from bench.processes import Store, generating, redis_server
 from bench.targets import FAST_DIALLERS, agents, start_floor, start_gateway, tool_urls
 
 BIG_BYTES = 500 * 1024
@@ -59,23 +57,11 @@ def starting(ground: Ground) -> Iterator[Round]:
             found["floor.seconds"] = time.perf_counter() - started
         with ExitStack() as stack:
             started = time.perf_counter()
-            _wait_until_ready(start_gateway(stack, ground))
+            start_gateway(stack, ground)
             found["gateway.seconds"] = time.perf_counter() - started
         return found
 
     yield measure
-
-
-def _wait_until_ready(server: Server) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{server.port}/readyz", timeout=5).close()
-            return
-        except urllib.error.HTTPError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.005)
 
 
 @contextmanager
