@@ -29,7 +29,7 @@ from uvicorn.server import ServerState
 
 from gateway import listening
 from gateway.auth import is_bearer
-from gateway.intake import GatewayHttpProtocol
+from gateway.intake import NEWCOMERS_SECONDS, GatewayHttpProtocol
 from gateway.listening import listen
 from gateway.meters import Meters
 from gateway.pace import Pace
@@ -105,7 +105,7 @@ def _protocols(app: Starlette, settings: Settings, state: ServerState) -> Callab
 
     class Http(GatewayHttpProtocol):
         settings = given
-        pace = Pace(ACCEPTS_AT_ONCE)
+        pace = Pace(NEWCOMERS_SECONDS)
         refusal_log = RefusalLog(logging.getLogger("gateway.intake"))
         turnstile = Turnstile(ACCEPTS_PER_SECOND, at_once=ACCEPTS_AT_ONCE, wait_seconds_max=0.0)
 

@@ -16,16 +16,17 @@ second net under a lost message.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 
 import orjson
 
 from gateway import catalog as catalogs
 from gateway import outage, pins
+from gateway.agent import Agent
 from gateway.backplane.base import Backplane, BackplaneUnavailable, Snapshot
-from gateway.calls import Call
 from gateway.catalog import Catalog
 from gateway.directory import Row
 from gateway.guarded import for_each
@@ -33,14 +34,10 @@ from gateway.outage import Registered
 from gateway.pin_modes import AWAITED_SECONDS, PinModes
 from gateway.pinboard import Pinboard
 from gateway.policies import Policies
-from gateway.policy import UNSET
 from gateway.quotas import Quotas
 from gateway.registration import Rules
-from gateway.robotlink import RobotLink
-from gateway.routing import Lost
 from gateway.settings import Settings
 from gateway.tasks import Tasks
-from gateway.toollink import ToolLink
 from gateway.tools import told
 from gateway.toolsets import Toolsets
 
@@ -52,64 +49,6 @@ REMEMBER_SECONDS = 62.0
 LOOK_AGAIN_SECONDS = 8.0
 TIMER_SECONDS = 0.05
 """A timer may come a little early, and would then find that nothing is over yet."""
-ELSEWHERE_SECONDS = 2.0
-"""For so long the number of its robots on other workers is believed; then the next one shows."""
-
-
-class Agent:
-    """One agent, as this worker looks after it."""
-
-    def __init__(self, agent_id: str, dead_workers: Set[str]) -> None:
-        self.id = agent_id
-        self.policy = UNSET
-        """What its people have decided, as it is in force here."""
-        self.robots: dict[str, RobotLink] = {}
-        self.tool_servers: dict[str, ToolLink] = {}
-        self._robots_elsewhere, self._elsewhere_until = 0, 0.0
-        self.catalog = Catalog()
-        self.facts = Snapshot(0, 0)
-        """What the catalog was built from."""
-        self.remembers_until = 0.0
-        """Until when facts are believed that the store has forgotten, in loop time; 0: it has forgotten none."""
-        self.looks_again_at = 0.0
-        """When to look whether they are back, should nobody say so."""
-        self.noted = 0
-        """The last revision that somebody has told of: an agent that has only robots has none to be read."""
-        self.is_loaded = False
-        self.is_makeshift = False
-        """The catalog is what this worker knows by itself, and the store is still being asked."""
-        self.waiting: dict[Call, None] = {}
-        """Calls that wait for the catalog, or for their tool server to come back."""
-        self.lost_conns: set[str] = set()
-        """Connections of its tool servers that are gone for sure, until their rows say so too."""
-        self.lost = Lost(dead_workers, self.lost_conns)
-        self.is_watched = False
-        self.is_loading = False
-        self.changes_wanted = 1
-        """Counts the reasons to read its facts again; the catalog that is here answers to `changes_read` of them."""
-        self.changes_read = 0
-        self.left_at = 0.0
-        """When its last connection went; 0 while it has one."""
-
-    @property
-    def is_current(self) -> bool:
-        """Whether nothing is known to be shared that the catalog does not say."""
-        return self.changes_read == self.changes_wanted
-
-    def robots_elsewhere(self, now: float) -> int:
-        """How many robots it has on other workers, as far as that is known and not old: 0 otherwise."""
-        return self._robots_elsewhere if now < self._elsewhere_until else 0
-
-    def note_robots_elsewhere(self, count: int, now: float) -> None:
-        self._robots_elsewhere, self._elsewhere_until = count, now + ELSEWHERE_SECONDS
-
-    @property
-    def present_rows(self) -> list[Row]:
-        """The rows of tool servers that are not offline; none while nobody here wants the catalog, and it grows old."""
-        return [row for row in self.catalog.rows.values() if row.state != "offline"] if self.robots else []
-
-    def __repr__(self) -> str:
-        return f"<Agent {self.id} [{len(self.tool_servers)} tool servers, {len(self.robots)} robots]>"
 
 
 class Agents:
@@ -136,6 +75,12 @@ class Agents:
         self.policies = Policies() if policies is None else policies
         """To be told of changes, `adopt` has to follow."""
         self._agents: dict[str, Agent] = {}
+        self._left: dict[str, Agent] = {}
+        """Without a connection, since when in this order."""
+        self._fading: dict[str, Agent] = {}
+        """Those with a tool server whose grace may end."""
+        self._unsettled: dict[str, Agent] = {}
+        """Those that may have to be read once more although nobody says so."""
         self.toolsets = Toolsets(settings.toolset_bytes)
         self.pinboard = Pinboard()
         self.pin_modes = PinModes(settings.pins, self.policies)
@@ -158,6 +103,10 @@ class Agents:
     def __len__(self) -> int:
         return len(self._agents)
 
+    @property
+    def by_id(self) -> Mapping[str, Agent]:
+        return self._agents
+
     def get(self, agent_id: str) -> Agent | None:
         return self._agents.get(agent_id)
 
@@ -167,7 +116,7 @@ class Agents:
         if agent is None:
             agent = self._agents[agent_id] = Agent(agent_id, self.dead_workers)
             agent.policy = self.policies.of(agent_id)
-        agent.left_at = 0.0
+        self._left.pop(agent_id, None)
         return agent
 
     def attend(self, agent: Agent) -> None:
@@ -181,6 +130,8 @@ class Agents:
         """A connection of the agent has gone; after the last one the agent is kept for a while."""
         if not agent.robots and not agent.tool_servers:
             agent.left_at = now
+            self._left.pop(agent.id, None)
+            self._left[agent.id] = agent
 
     async def sweep(self, now: float) -> None:
         """Let go of the agents that have been without a connection for long enough, and of tool sets nobody shows."""
@@ -188,12 +139,11 @@ class Agents:
             self.toolsets.let_go(
                 {row.toolset for agent in self._agents.values() for row in agent.catalog.rows.values()}
             )
-        for agent in [
-            agent for agent in self._agents.values() if agent.left_at and now - agent.left_at > LINGER_SECONDS
-        ]:
-            if agent.is_loading:
+        for agent in list(takewhile(lambda agent: now - agent.left_at > LINGER_SECONDS, self._left.values())):
+            if agent.is_loading or agent.id not in self._left:
                 continue
-            del self._agents[agent.id]
+            for agents in (self._agents, self._left, self._fading, self._unsettled):
+                agents.pop(agent.id, None)
             if agent.is_watched:
                 await self._backplane.unwatch(agent.id)
 
@@ -247,8 +197,10 @@ class Agents:
     def refresh_stale(self) -> None:
         """Try again where the last load failed or left something out."""
         now = self._tasks.now()
-        for agent in self._agents.values():
-            if agent.robots and (agent.catalog.missing or 0 < agent.looks_again_at <= now):
+        for agent in list(self._unsettled.values()):
+            if agent.is_settled:
+                del self._unsettled[agent.id]
+            elif agent.robots and (agent.catalog.missing or 0 < agent.looks_again_at <= now):
                 self.refresh(agent)
             else:
                 self.catch_up(agent)
@@ -283,8 +235,10 @@ class Agents:
     def end_graces(self) -> None:
         """Read again where a tool server's grace has ended, so that its tools leave the list."""
         now_ms = self._backplane.now_ms
-        for agent in self._agents.values():
-            if 0 < agent.catalog.listed_until_ms <= now_ms and not agent.is_loading:
+        for agent in list(self._fading.values()):
+            if not agent.catalog.listed_until_ms:
+                del self._fading[agent.id]
+            elif agent.catalog.listed_until_ms <= now_ms and not agent.is_loading:
                 self.refresh(agent)
 
     def do_without_store(self, agent_id: str) -> None:
@@ -321,8 +275,16 @@ class Agents:
         before, agent.catalog = agent.catalog, self._build(agent, facts)
         if before.pages != agent.catalog.pages:
             self._backplane.meters.catalog_changes_total.add()
+        self._follow(agent)
         agent.lost_conns &= {row.conn for row in facts.rows.values()}
         self._on_catalog(agent)
+
+    def _follow(self, agent: Agent) -> None:
+        """Look at it now and then from now on, if there is a reason: the clocks walk these few, not all agents."""
+        if agent.catalog.listed_until_ms:
+            self._fading[agent.id] = agent
+        if not agent.is_settled:
+            self._unsettled[agent.id] = agent
 
     async def _load(self, agent: Agent) -> None:
         if not self._backplane.is_connected:
@@ -340,6 +302,7 @@ class Agents:
             self._on_trouble(agent)
         finally:
             agent.is_loading = agent.is_makeshift = False
+            self._follow(agent)
 
     async def _load_once(self, agent: Agent, changes: int) -> None:
         if not agent.is_watched:

@@ -12,13 +12,13 @@ import logging
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 from gateway import revocations
 from gateway.connection import Connection
 from gateway.errors import CloseCode
 from gateway.hub import Hub
 from gateway.policies import DEFAULT
-from gateway.robotlink import RobotLink
 from gateway.rulebook import Rulebook
 from gateway.settings import Settings
 from gateway.tokens import takes_legacy
@@ -27,6 +27,7 @@ from gateway.toollink import ToolLink
 logger = logging.getLogger(__name__)
 
 CLOSED_PER_TICK = 500
+FORGOTTEN_MIN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Bouncer:
         self._closing: set[str] = set()
         self._look_every_ms = 1000 * settings.beat_seconds
         self._looked_ms = 0
+        self._expiring: list[tuple[int, str]] = []
+        """When whose token expires, as a heap; with some connections in it that have gone meanwhile."""
 
     def ground(self, connection: Connection, now_ms: int) -> Ground | None:
         """Return why the connection has to go; None: it may stay."""
@@ -67,17 +70,25 @@ class Bouncer:
         policy = self._rulebook.policies.of(connection.agent)
         return takes_legacy(policy.legacy_tokens_mode(self._settings.legacy_tokens), connection.kind.value)
 
-    def look_at_all(self, now_ms: int) -> None:
-        """See whose token has expired meanwhile."""
-        self._show_out(
-            (one for one in self._hub.connections if 0 < one.credential.expires_ms <= now_ms),
-            now_ms,
-        )
-
-    def look_at(self, connection: Connection, now_ms: int) -> None:
-        """See whether somebody who is just in may stay."""
+    def note(self, connection: Connection, now_ms: int) -> None:
+        """Somebody is just in: see whether he may stay, and until when."""
+        self._remember(connection)
         if self.ground(connection, now_ms) is not None:
             self._show_out((connection,), now_ms)
+
+    def _remember(self, connection: Connection) -> None:
+        expires_ms = connection.credential.expires_ms
+        if expires_ms:
+            heappush(self._expiring, (expires_ms, connection.id))
+        if len(self._expiring) > 2 * len(self._hub) + FORGOTTEN_MIN:
+            self._expiring = [entry for entry in self._expiring if self._hub.find(entry[1])]
+            heapify(self._expiring)
+
+    def _look_at_expired(self, now_ms: int) -> None:
+        while self._expiring and self._expiring[0][0] <= now_ms:
+            link = self._hub.find(heappop(self._expiring)[1])
+            if link is not None:
+                self._show_out((link.connection,), now_ms)
 
     def on_change(self, book: str, names: Collection[str], now_ms: int) -> None:
         """Something was decided: entries of these names are others now."""
@@ -96,7 +107,7 @@ class Bouncer:
         """Close some of those that have to go; now and then, look whose time is over."""
         if not 0 <= now_ms - self._looked_ms < self._look_every_ms:  # the store's clock may be set back
             self._looked_ms = now_ms
-            self.look_at_all(now_ms)
+            self._look_at_expired(now_ms)
         if not self._due:
             return
         counts: dict[str, int] = {}
@@ -116,10 +127,12 @@ class Bouncer:
     def _close(self, connection_id: str, now_ms: int) -> str:
         """Return the cause; empty where there is none (any more)."""
         self._closing.discard(connection_id)
-        link: ToolLink | RobotLink | None = self._hub.tool_servers.get(connection_id)
-        link = link or self._hub.robots.get(connection_id)
+        link = self._hub.find(connection_id)
         ground = self.ground(link.connection, now_ms) if link is not None else None
-        if link is None or ground is None:
+        if link is None:
+            return ""
+        if ground is None:
+            self._remember(link.connection)  # the clock was set back
             return ""
         if isinstance(link, ToolLink):
             link.close(CloseCode.POLICY, ground.reason, ground.reason)

@@ -10,6 +10,7 @@ stands between them.
 Nothing here reads a clock; times are seconds of the event loop.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
@@ -140,6 +141,11 @@ class Job:
     """The tool's own; 0: as for any other."""
 
     @property
+    def is_sent(self) -> bool:
+        """Whether its tool server has been given it, and has neither answered nor gone."""
+        return self.upstream_id >= 0 and not self.is_done
+
+    @property
     def has_token(self) -> bool:
         """Whether the robot asked for progress."""
         meta = self.params.get("_meta")
@@ -215,6 +221,9 @@ class Deadlines(Generic[TimedT]):
 
     def __len__(self) -> int:
         return len(self._slot_of)
+
+    def __iter__(self) -> Iterator[TimedT]:
+        return iter(self._slot_of)
 
     def add(self, item: TimedT) -> None:
         slot = int(item.deadline / SLOT_SECONDS)

@@ -18,7 +18,8 @@ from dataclasses import replace
 from typing import Any
 
 from gateway import errors, jsonrpc, results, routing
-from gateway.agents import Agent, Agents
+from gateway.agent import Agent
+from gateway.agents import Agents
 from gateway.backplane.base import Backplane
 from gateway.backplane.envelope import Envelope
 from gateway.calls import Call, Deadlines, Job, Stage
@@ -82,6 +83,11 @@ class Desk:
     def running_calls(self) -> int:
         """How many calls are open and do not wait for a tool server to come back."""
         return self.open_calls - len(self._parked)
+
+    @property
+    def jobs_here(self) -> list[Job]:
+        """What tool servers of this worker execute for robots of this worker."""
+        return [call.job for call in self._deadlines if call.job is not None]
 
     # A call begins
 

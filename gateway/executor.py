@@ -9,7 +9,7 @@ sent and has no answer ends as `nack lost`. After a gap `recover` finds in the l
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -301,26 +301,25 @@ class Executor:
             self._note_seen(record.id, False)
             self._backplane.drop(record.id, record.sender, Envelope("status", id=record.id, reason="unseen"))
 
-    def note_local(self, now: float) -> None:
+    def note_local(self, jobs: Iterable[Job], now: float) -> None:
         """Record the local calls that take long enough for an operator to see."""
         records, deadlines_ms = [], []
-        for link in self._hub.tool_servers.values():
-            for job in link.jobs.values():
-                if job.call is None or job.is_recorded or now - job.started < RECORD_AFTER_SECONDS:
-                    continue
-                job.is_recorded = True
-                records.append(self._record(job, link, now))
-                deadlines_ms.append(self._backplane.now_ms + round((job.deadline - now) * 1000))
+        for job in jobs:
+            if not job.is_sent or job.is_recorded or now - job.started < RECORD_AFTER_SECONDS:
+                continue
+            job.is_recorded = True
+            records.append(self._record(job, now))
+            deadlines_ms.append(self._backplane.now_ms + round((job.deadline - now) * 1000))
         if records:
             self._backplane.note_local(records, deadlines_ms)
 
-    def _record(self, job: Job, link: ToolLink, now: float) -> Record:
+    def _record(self, job: Job, now: float) -> Record:
         return Record(
             id=job.call_id,
             state="local",
             sender=self._backplane.worker_id,
             agent=job.agent,
-            server_id=link.server_id,
+            server_id=job.call.server_id if job.call is not None else "",
             tool=job.tool,
             sent_ms=self._backplane.now_ms - round((now - job.started) * 1000),
         )

@@ -15,6 +15,10 @@ except ImportError:  # a platform without a wheel
 TEXT, BINARY = 0x81, 0x82
 """The first byte of a message in one frame."""
 
+PING, PONG = 0x89, 0x8A
+SMALL_END = 0x80 + 126
+"""The second byte of a masked frame is below this if its payload is as short as that of a control frame has to be."""
+
 _SHORT_HEADS = tuple(bytes((TEXT, size)) for size in range(126))
 _MEDIUM_HEAD = Struct("!BBH").pack
 _LONG_HEAD = Struct("!BBQ").pack
@@ -28,6 +32,11 @@ def text_head(size: int) -> bytes:
     if size < 65536:
         return _MEDIUM_HEAD(TEXT, 126, size)
     return _LONG_HEAD(TEXT, 127, size)
+
+
+def pong_head(size: int) -> bytes:
+    """Return the head of an unmasked pong that carries `size` bytes, 125 at most."""
+    return bytes((PONG, size))
 
 
 def unmask(frame: bytes | bytearray, start: int) -> bytes:

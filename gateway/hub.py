@@ -23,6 +23,9 @@ class Hub:
         links: list[RobotLink | ToolLink] = [*self.tool_servers.values(), *self.robots.values()]
         return [link.connection for link in links]
 
+    def find(self, connection_id: str) -> RobotLink | ToolLink | None:
+        return self.tool_servers.get(connection_id) or self.robots.get(connection_id)
+
     def add_robot(self, link: RobotLink) -> None:
         self.robots[link.connection.id] = link
         self._is_empty.clear()

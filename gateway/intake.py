@@ -15,12 +15,13 @@ from typing import Any, Protocol, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gateway.logs import quiet
 from gateway.meters import Meters
 from gateway.pace import Pace
 from gateway.rates import Turnstile
 from gateway.refused import RefusalLog, Refused
 from gateway.settings import Settings
-from gateway.wire import GatewayWebSocketProtocol, quiet
+from gateway.wire import GatewayWebSocketProtocol
 
 BODY_BYTES_MAX = 64 * 1024
 """No endpoint reads a body; this leaves room for clients that send a small one regardless."""
@@ -30,8 +31,8 @@ TURNSTILE_SETTING = "GATEWAY_TOOL_HANDSHAKES_PER_SECOND"
 TURN_SECONDS_MAX = 8.0
 """How long a tool server waits for its turn; clients give a handshake ten seconds."""
 TURNS_AT_ONCE = 20
-NEWCOMERS_PER_TURN = 20
-"""So many first requests are read in a turn of the event loop, a millisecond's work; calls go on in between."""
+NEWCOMERS_SECONDS = 0.001
+"""For so long first requests are read in a turn of the event loop; calls go on in between."""
 VISIT = "gateway.visit"
 """Where in a scope's extensions the app finds what the gate has returned."""
 PIPELINE_MAX = 16

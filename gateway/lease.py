@@ -20,7 +20,6 @@ import logging
 import math
 from collections.abc import Callable, Collection, Set
 from contextlib import suppress
-from typing import Any
 from zlib import crc32
 
 from gateway.agents import Agents
@@ -30,6 +29,7 @@ from gateway.executor import Executor
 from gateway.hub import Hub
 from gateway.reception import Reception
 from gateway.registrar import Registrar
+from gateway.rounds import Rounds
 from gateway.settings import Settings
 from gateway.tasks import Tasks, each
 from gateway.toollink import ToolLink
@@ -60,16 +60,20 @@ class Lease:
         """Called at each beat that was taken."""
         self.workers = 1
         """How many hold a lease, as of the last beat."""
+        self.beats = 0
+        """How many were taken."""
         self._settings = settings
         self._backplane = backplane
         self._tasks = tasks
         self._hub = hub
         self._agents, self._registrar, self._desk, self._executor, self._reception = rooms
+        self._tool_servers = Rounds(hub.tool_servers, self._beats_in(RECONCILE_SECONDS))
+        self._robots = Rounds(hub.robots, self._beats_in(settings.renew_seconds))
+        self._known = Rounds(self._agents.by_id, self._beats_in(settings.renew_seconds))
         self._describe = describe
         self._renewed_at = -math.inf
         self._judge_from = -math.inf
         self._changed_since_ms = 0
-        self._beats = 0
         self._has_failed = False
         self._was_away = False
         self._is_stopped = False
@@ -125,7 +129,7 @@ class Lease:
         is_first = math.isinf(self._renewed_at)
         was_away = self._has_failed or self._tasks.now() - started > self._settings.beat_seconds
         self._renewed_at, self._has_failed = started, False
-        self._beats += 1
+        self.beats += 1
         is_back, self._was_away = was_away and not self._was_away, was_away  # slow for good is no outage
         if not is_first and (is_back or beat.fresh):
             # The store was away, or has forgotten everybody: the others need time to say that they live.
@@ -261,18 +265,16 @@ class Lease:
 
     async def _upkeep(self, now: float) -> None:
         """What is due now and then, in slices, so that no beat carries everything."""
-        self._executor.note_local(now)
+        self._executor.note_local(self._desk.jobs_here, now)
         self._agents.refresh_stale()
         self._reception.write_rows()
         await self._agents.sweep(now)
-        await self._put_back(self._slice(list(self._hub.tool_servers.values()), RECONCILE_SECONDS))
-        await self._backplane.renew(
-            [agent.id for agent in self._slice(list(self._agents), self._settings.renew_seconds)]
-        )
-        for robot in self._slice(list(self._hub.robots.values()), self._settings.renew_seconds):
-            self._reception.note_row(robot)
+        await self._put_back([self._hub.tool_servers[conn] for conn in self._tool_servers.share()])
+        await self._backplane.renew(self._known.share())
+        for conn in self._robots.share():
+            robot = self._hub.robots.get(conn)
+            if robot is not None:
+                self._reception.note_row(robot)
 
-    def _slice(self, items: list[Any], period_seconds: float) -> list[Any]:
-        """This beat's share of the items, so that each has its turn once a period."""
-        turns = max(1, round(period_seconds / self._settings.beat_seconds))
-        return items[self._beats % turns :: turns]
+    def _beats_in(self, seconds: float) -> int:
+        return round(seconds / self._settings.beat_seconds)

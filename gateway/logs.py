@@ -21,6 +21,12 @@ from gateway.counting import Counter
 from gateway.meters import LEVELS
 from gateway.redaction import HIDDEN, SECRET_NAMES, redact
 
+quiet = logging.getLogger("uvicorn.error.gateway")
+"""For uvicorn's protocols, without their INFO and DEBUG lines: these print the query string, and with it the token."""
+quiet.setLevel(logging.WARNING)
+# Whoever configures `uvicorn.error` later resets the levels below it (logging.config); a filter stays.
+quiet.addFilter(lambda record: record.levelno >= logging.WARNING)
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 

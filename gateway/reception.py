@@ -11,7 +11,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 
-from gateway.agents import Agent, Agents
+from gateway.agent import Agent
+from gateway.agents import Agents
 from gateway.backplane.base import Backplane, BackplaneUnavailable, RobotRow
 from gateway.desk import Desk
 from gateway.errors import CloseCode

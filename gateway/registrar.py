@@ -16,7 +16,8 @@ from dataclasses import replace
 from typing import Any
 
 from gateway import chronicle, registry
-from gateway.agents import Agent, Agents
+from gateway.agent import Agent
+from gateway.agents import Agents
 from gateway.backplane.base import Backplane, BackplaneUnavailable, Change, Snapshot
 from gateway.backplane.envelope import Envelope
 from gateway.directory import Pins, Row

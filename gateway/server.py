@@ -28,7 +28,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
-from gateway.intake import NEWCOMERS_PER_TURN, TURN_SECONDS_MAX, TURNS_AT_ONCE, GatewayHttpProtocol
+from gateway.intake import NEWCOMERS_SECONDS, TURN_SECONDS_MAX, TURNS_AT_ONCE, GatewayHttpProtocol
 from gateway.intake import log as intake_log
 from gateway.listening import BACKLOG, ListenError, listen
 from gateway.pace import Pace
@@ -82,7 +82,7 @@ def make_protocols(settings: Settings) -> tuple[type[GatewayHttpProtocol], type[
 
     class Http(GatewayHttpProtocol):
         settings = given
-        pace = Pace(NEWCOMERS_PER_TURN)
+        pace = Pace(NEWCOMERS_SECONDS)
         refusal_log = RefusalLog(intake_log)
         turnstile = Turnstile(
             given.tool_handshakes_per_second, at_once=TURNS_AT_ONCE, wait_seconds_max=TURN_SECONDS_MAX

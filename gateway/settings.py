@@ -297,7 +297,9 @@ class Settings:
         low=0,
     )
     ping_seconds: float = seconds(
-        20, "WebSocket ping 的间隔；nginx 在 60 秒空闲后断开 / WebSocket ping; nginx cuts after 60 idle", high=29
+        20,
+        "沉默多久后发 WebSocket ping；nginx 在 60 秒空闲后断开 / WebSocket ping after silence; nginx cuts after 60",
+        high=29,
     )
     pong_seconds: float = seconds(20, "等 pong 的时限 / A peer without a pong for this long is gone", high=300)
     mcp_ping_seconds: float = seconds(

@@ -3,17 +3,17 @@
 Theory of operation
 -------------------
 uvicorn speaks ASGI: a queue, a task switch and a pause of reading per message, and no way to drop a peer that reads
-nothing. `GatewayWebSocketProtocol` keeps its handshake and keepalive; for the rest the app finds the `Wire` of
+nothing. `GatewayWebSocketProtocol` keeps its handshake; for the rest the app finds the `Wire` of
 `gateway.connection` in its scope. Of ASGI remain `connect`, `accept`, the refusals before it, `close`, and one
 `disconnect` that tells how it ended.
 
 *Reading.* What arrives before `attach` is held, within a bound. After it, the stream is cut into frames: a message in
-one frame, nearly all of them, is unmasked and delivered here; every other frame (fragments, control frames, whatever
-breaks the rules) goes whole through the parser of websockets, which thereby always stands between two frames.
+one frame, nearly all of them, is unmasked and delivered here, as are pings and pongs; every other frame (fragments,
+close, whatever breaks the rules) goes whole through the parser of websockets, which thereby always stands between two.
 Reading is paused only to keep to a rate (`gateway.flow`): what a message costs is for `on_frame` to bound.
 
 *Writing.* A text frame is a header and the bytes, written past `conn`; all frames of one turn of the loop go out in one
-write. Close and ping go through `conn`, whose state stays the truth about the closing handshake. More unread bytes than
+write. Close goes through `conn`, whose state stays the truth about the closing handshake. More unread bytes than
 the outbox bound, or too many answers that the peer itself asked for: the socket is dropped.
 
 *Ending.* `_end` is called once, by whatever ends the connection first; it is what the app is told. Every way out
@@ -30,16 +30,16 @@ from typing import Any, cast
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 
 from gateway.connection import Wire
 from gateway.errors import RESTART_REASON, CloseCode
 from gateway.flow import CONTROL_FRAMES_PER_SECOND, EARLY_BYTES_MAX, FRAGMENTS_MAX, Throttle, Unread
-from gateway.frames import BINARY, TEXT, Fragments, FrameCutter, text_head, unmask
+from gateway.frames import BINARY, PING, PONG, SMALL_END, TEXT, Fragments, FrameCutter, pong_head, text_head, unmask
+from gateway.keepalive import KeepaliveProtocol
+from gateway.logs import quiet
 from gateway.rates import Rate
-from gateway.settings import Settings
 
 WIRE = "gateway.wire"
 SLOW_REASON = "对方读取太慢 / slow peer: it does not read what it is sent"
@@ -50,17 +50,16 @@ COPY_BYTES_MAX = 64 * 1024
 ABNORMAL = 1006
 
 log = logging.getLogger(__name__)
-quiet = logging.getLogger("uvicorn.error.gateway")
-"""For uvicorn's protocols, without their INFO and DEBUG lines: these print the query string, and with it the token."""
-quiet.setLevel(logging.WARNING)
-# Whoever configures `uvicorn.error` later resets the levels below it (logging.config); a filter stays.
-quiet.addFilter(lambda record: record.levelno >= logging.WARNING)
 
 
-class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
+class GatewayWebSocketProtocol(KeepaliveProtocol):
     """One WebSocket; implements `gateway.connection.Wire`. `gateway.server.make_protocols` gives it its settings."""
 
-    settings: Settings
+    # What each frame needs stands together; else ten thousand connections would not leave it in the processor's cache.
+    __slots__ = (
+        *("_cutter", "_is_flowing", "_is_joining", "_is_open", "_limit", "_on_frame", "_outbox_bytes", "_throttle"),
+        *("_unread", "_unwritten", "_unwritten_bytes", "disconnected", "loop", "transport"),
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -70,15 +69,15 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self._is_open = False  # accepted, and nothing has ended it
         self._is_ended = False  # the app has been told, or refused by itself
         self._is_flowing = False  # frames are read as they come
+        self._is_joining = False  # in the middle of a message in fragments
         self._is_deaf = False  # nothing is read any more
+        self._limit, self._outbox_bytes = 0, self.settings.outbox_bytes  # of a message; of what waits for the peer
         self._on_frame: Callable[[bytes], None] | None = None
         self._held = bytearray()  # what came before attach
         self._unwritten: list[bytes] = []  # frames of this turn of the loop, heads and texts
         self._unwritten_bytes = 0
-        self._cutter = FrameCutter()
-        self._fragments = Fragments()
+        self._cutter, self._fragments = FrameCutter(), Fragments()
         self._control_rate = Rate(CONTROL_FRAMES_PER_SECOND)
-        self._was_heard = False
         self._throttle: Throttle | None = None
         self._unread = Unread(self.settings.result_bytes)
         self._deadline: TimerHandle | None = None
@@ -89,7 +88,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.handshake_complete:
             raise RuntimeError("attach comes after websocket.accept")
         self._on_frame = on_frame
-        self.conn.max_message_size = max_bytes
+        self.conn.max_message_size = self._limit = max_bytes
         if self.settings.connection_rate_bytes and self._throttle is None:
             self._throttle = Throttle(self.loop, self.transport, self.settings.connection_rate_bytes)
         if not self._is_flowing:
@@ -98,11 +97,14 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
     def send(self, text: bytes) -> bool:  # type: ignore[override]  # ASGI's is asgi_send, see run_asgi
         if not self._is_open or self._is_full():
             return False
+        self._write_soon(text_head(len(text)), text)
+        return True
+
+    def _write_soon(self, head: bytes, body: bytes = b"") -> None:
         if not self._unwritten:
             self.loop.call_soon(self._write_out)
-        self._unwritten += (text_head(len(text)), text)
-        self._unwritten_bytes += len(text)
-        return True
+        self._unwritten += (head, body)
+        self._unwritten_bytes += len(body)
 
     def answer(self, text: bytes) -> bool:
         return self._may_answer(len(text)) and self.send(text)
@@ -113,6 +115,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self._unwritten, self._unwritten_bytes = [], 0
         if self.disconnected or not parts:
             return
+        self._said_at = self.loop.time()
         if size < COPY_BYTES_MAX:
             self.transport.write(b"".join(parts))
         else:
@@ -139,7 +142,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _is_full(self) -> bool:
         """Drop the peer if more than the bound waits for it; True if so."""
-        is_full = self.transport.get_write_buffer_size() + self._unwritten_bytes > self.settings.outbox_bytes
+        is_full = self.transport.get_write_buffer_size() + self._unwritten_bytes > self._outbox_bytes
         if is_full:
             self._drop_slow()
         return is_full
@@ -160,7 +163,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
     # Reading
 
     def data_received(self, data: bytes) -> None:
-        self._was_heard = True
+        self._was_heard_at = self.loop.time()
         if self._is_flowing:
             if self._throttle is not None:
                 self._throttle.note(len(data))
@@ -191,11 +194,13 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self._is_flowing, self._is_deaf = False, True
 
     def _read(self, data: bytes) -> None:
-        limit = self.conn.max_message_size or 0
+        limit = self._limit
         for frame, start in self._cutter.cut(data, limit):
-            is_whole = frame[0] in (TEXT, BINARY) and self.conn.current_size is None
-            if is_whole and start > 0:
+            kind = frame[0]
+            if start > 0 and kind in (TEXT, BINARY) and not self._is_joining:
                 self._deliver(unmask(frame, start))
+            elif start > 0 and kind in (PING, PONG) and frame[1] < SMALL_END:
+                self._control(kind, unmask(frame, start))
             elif start > 0 or frame[1] < 0x80:
                 self._feed(frame)  # an unmasked one too: two bytes are enough for the parser to refuse it
             else:
@@ -209,22 +214,24 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
             sent = self.conn.close_sent
             self._fail(*((sent.code, sent.reason) if sent else (ABNORMAL, "")))
             return
+        self._is_joining = self.conn.current_size is not None
         for event in self.conn.events_received():
             frame = cast(Frame, event)
             if frame.opcode is Opcode.CLOSE:
                 self.handle_close(frame)
-            elif frame.opcode in (Opcode.PING, Opcode.PONG):
-                self._control(frame)
             else:
                 self._join(frame)
 
-    def _control(self, frame: Frame) -> None:
+    def _control(self, kind: int, payload: bytes) -> None:
+        """A ping or a pong. Both may stand between the fragments of a message, so the parser need not see them."""
+        if not self._is_open:
+            return  # what is said after our close frame needs no answer
         if not self._control_rate.take(self.loop.time()):
             self._fail(CloseCode.POLICY, "ping/pong 过于频繁 / too many pings or pongs")
-        elif frame.opcode is Opcode.PONG:
-            self.handle_pong(frame)
-        elif self._may_answer(len(frame.data) + 2) and not self._is_full():
-            self._flush()  # the pong that conn has made
+        elif kind == PONG:
+            self.on_pong(payload)
+        elif self._may_answer(len(payload) + 2) and not self._is_full():
+            self._write_soon(pong_head(len(payload)), payload)
 
     def _join(self, frame: Frame) -> None:
         if self._fragments.add(frame.data, is_first=frame.opcode is not Opcode.CONT) > FRAGMENTS_MAX:
@@ -318,18 +325,12 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
 
     # Keepalive
 
-    def send_keepalive_ping(self) -> None:
-        self._was_heard = False
-        super().send_keepalive_ping()
+    def _lose(self) -> None:
+        self._fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
 
-    def keepalive_timeout(self) -> None:
-        """Close a silent peer. A pong may be behind a long frame that is being sent, or not have been read yet."""
-        self.pong_timer = None
-        if self._was_heard or (self._throttle is not None and self._throttle.is_paused):
-            self._was_heard = False
-            self.pong_timer = self.loop.call_later(self.settings.pong_seconds, self.keepalive_timeout)
-        else:
-            self._fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+    @property
+    def _is_unread(self) -> bool:
+        return self._throttle is not None and self._throttle.is_paused
 
     # The handshake, and what is left of ASGI
 

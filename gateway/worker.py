@@ -16,7 +16,8 @@ from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager, suppress
 
 from gateway import __version__, toolsession
-from gateway.agents import Agent, Agents
+from gateway.agent import Agent
+from gateway.agents import Agents
 from gateway.audit import Audit
 from gateway.backplane.base import Backplane, BackplaneUnavailable, WorkerRow
 from gateway.backplane.envelope import Envelope
@@ -178,7 +179,7 @@ class Worker:
         connection.wire.attach(link.on_frame, max_bytes=settings.frame_bytes)
         link.open()
         self._registrar.on_dialled(link)
-        self._bouncer.look_at(connection, self.backplane.now_ms)
+        self._bouncer.note(connection, self.backplane.now_ms)
         return link
 
     def open_robot(self, connection: Connection) -> RobotLink:
@@ -192,7 +193,7 @@ class Worker:
         self.agents.attend(agent)
         connection.wire.attach(link.on_frame, max_bytes=self.settings.robot_frame_bytes)
         self._reception.note_row(link)
-        self._bouncer.look_at(connection, self.backplane.now_ms)
+        self._bouncer.note(connection, self.backplane.now_ms)
         return link
 
     def tool_server_closed(self, link: ToolLink, cause: str) -> None:

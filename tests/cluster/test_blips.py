@@ -239,11 +239,11 @@ async def test_an_agent_that_has_only_robots_is_not_read_at_every_beat(
         read.append(agent)
         return await snapshot(directory, agent)
 
-    beats = worker_of(a)._lease._beats
-    await wait_until(lambda: worker_of(a)._lease._beats > beats + 2, "it has become known")
+    beats = worker_of(a)._lease.beats
+    await wait_until(lambda: worker_of(a)._lease.beats > beats + 2, "it has become known")
     monkeypatch.setattr(Directory, "snapshot", noted)
-    beats = worker_of(a)._lease._beats
-    await wait_until(lambda: worker_of(a)._lease._beats > beats + 5, "some beats have passed")
+    beats = worker_of(a)._lease.beats
+    await wait_until(lambda: worker_of(a)._lease.beats > beats + 5, "some beats have passed")
     assert read == []
 
 

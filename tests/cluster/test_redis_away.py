@@ -142,8 +142,8 @@ async def test_who_finds_redis_back_first_does_not_judge_those_who_still_look_fo
     lease_of_b.stop()  # it still waits for its next try
     own_server.start()
     await wait_until(lambda: lease_of_a.age_seconds < 0.2, "the first is back", seconds=20)
-    beats = lease_of_a._beats
-    await wait_until(lambda: lease_of_a._beats > beats + 3, "it has looked around more than once", seconds=20)
+    beats = lease_of_a.beats
+    await wait_until(lambda: lease_of_a.beats > beats + 3, "it has looked around more than once", seconds=20)
     lease_of_b._is_stopped = False
     await wait_until(lambda: lease_of_b.age_seconds < 0.2, "the second is back", seconds=20)
     await call.answer("not lost")

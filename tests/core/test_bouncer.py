@@ -1,5 +1,6 @@
 """Who has to leave, and how thousands do."""
 
+from itertools import count
 from typing import Any, cast
 
 from gateway.bouncer import CLOSED_PER_TICK, EXPIRED, LEGACY_OFF, REVOKED, Bouncer, Ground
@@ -33,14 +34,14 @@ class House:
 
     def __init__(self, **changes: Any) -> None:
         nobody: Any = None
+        self.ids = count()
         self.hub = Hub()
         self.rulebook = Rulebook(settings(), nobody, nobody, lambda book, names: None)
         self.bouncer = Bouncer(settings(**changes), self.hub, self.rulebook)
 
     def let_in(self, credential: Credential, kind: Kind = Kind.ROBOT) -> Plug:
         plug = Plug()
-        id = str(len(self.hub))
-        connection = Connection(id, kind, credential.agent, cast(Wire, plug), credential, "", 0)
+        connection = Connection(str(next(self.ids)), kind, credential.agent, cast(Wire, plug), credential, "", 0)
         self.hub.add_robot(cast(RobotLink, Link(connection)))
         return plug
 
@@ -114,6 +115,33 @@ def test_a_newcomer_whose_token_was_revoked_while_he_was_let_in_is_shown_out() -
     house = House()
     house.rulebook.revocations.put("token:t", b"{}")
     plug = house.let_in(signed("t"))
-    house.bouncer.look_at(house.hub.connections[-1], NOW_MS)
+    house.bouncer.note(house.hub.connections[-1], NOW_MS)
     house.bouncer.tick(NOW_MS)
     assert [code for code, _ in plug.closed] == [1008]
+
+
+def test_an_expired_token_is_found_although_thousands_came_and_went_before() -> None:
+    house = House()
+    for number in range(1000):
+        house.let_in(signed(f"t{number}"))
+        house.bouncer.note(house.hub.connections[-1], NOW_MS)
+        house.hub.remove(str(number))
+    plug = house.let_in(signed("stays"))
+    house.bouncer.note(house.hub.connections[-1], NOW_MS)
+    assert len(house.bouncer._expiring) < 200, "those that went are forgotten"
+    house.bouncer.tick(19_999)
+    assert plug.closed == []
+    house.bouncer.tick(22_000)
+    assert plug.closed == [(1008, EXPIRED.reason)]
+
+
+def test_a_token_that_expired_by_a_clock_which_was_set_back_expires_later() -> None:
+    house = House()
+    plugs = [house.let_in(signed("t")) for _ in range(CLOSED_PER_TICK + 1)]
+    for connection in house.hub.connections:
+        house.bouncer.note(connection, NOW_MS)
+    house.bouncer.tick(20_000)
+    house.bouncer.tick(NOW_MS)
+    assert sum(not plug.closed for plug in plugs) == 1
+    house.bouncer.tick(20_000)
+    assert all(plug.closed == [(1008, EXPIRED.reason)] for plug in plugs)

@@ -89,8 +89,8 @@ async def test_no_value_that_a_writer_leaves_stops_an_agent_or_a_worker(
     robot = await a.robot()
     await robot.sees("echo")
     poison(store, worker_of(b).backplane.worker_id)
-    beats = worker_of(a)._lease._beats
-    await wait_until(lambda: worker_of(a)._lease._beats >= beats + 2, "two beats")
+    beats = worker_of(a)._lease.beats
+    await wait_until(lambda: worker_of(a)._lease.beats >= beats + 2, "two beats")
     await a.tool_server("late", [echo("far"), echo("denied")], server_id="late", is_awaited=False)
     await robot.sees("echo", "far", "denied")
     assert "result" in await robot.call("echo", {"text": "x"})

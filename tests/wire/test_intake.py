@@ -5,10 +5,13 @@ import logging
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 
 import pytest
 
-from gateway.intake import BODY_BYTES_MAX, HEADERS_MAX, NEWCOMERS_PER_TURN, PIPELINE_MAX, GatewayHttpProtocol
+from gateway import server
+from gateway.intake import BODY_BYTES_MAX, HEADERS_MAX, NEWCOMERS_SECONDS, PIPELINE_MAX, GatewayHttpProtocol
+from gateway.pace import Pace
 from gateway.refused import Refused
 from tests.support.waiting import wait_until
 from tests.wire.little_app import BIG_BYTES, Site, handshake, running
@@ -46,14 +49,16 @@ async def test_requests_of_a_crowd_are_read_a_few_in_a_turn_of_the_loop_and_in_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All have connected before; then all speak between two turns, as after a network's hiccup."""
-    size = 4 * NEWCOMERS_PER_TURN
-    read, turns = GatewayHttpProtocol._read, [0]
+    size, per_turn = 80, 20
+    read, turns, now = GatewayHttpProtocol._read, [0], [0.0]
 
     def counted(protocol: GatewayHttpProtocol, data: bytes) -> None:
         turns[-1] += 1
+        now[0] += NEWCOMERS_SECONDS / per_turn
         read(protocol, data)
 
     monkeypatch.setattr(GatewayHttpProtocol, "_read", counted)
+    monkeypatch.setattr(server, "Pace", partial(Pace, clock=lambda: now[0]))
     async with running() as site, crowd_of(size, site) as peers:
         speak(peers)
         while sum(turns) < size:
@@ -61,13 +66,13 @@ async def test_requests_of_a_crowd_are_read_a_few_in_a_turn_of_the_loop_and_in_t
             await asyncio.sleep(0)
         for peer in peers:
             assert statuses(await asyncio.get_running_loop().sock_recv(peer, KIB)) == [200]
-    assert max(turns) <= 2 * NEWCOMERS_PER_TURN  # those of one turn, and the next ones if the count began in between
+    assert max(turns) <= 2 * (per_turn + 1)  # those of one turn, and the next ones if the count began in between
     assert sum(turns) == size
 
 
 async def test_a_peer_of_a_crowd_that_leaves_before_its_turn_is_forgotten() -> None:
     async with running() as site:
-        async with crowd_of(3 * NEWCOMERS_PER_TURN, site) as peers:
+        async with crowd_of(60, site) as peers:
             speak(peers)
         assert statuses(await site.ask(GET + b"Connection: close\r\n\r\n")) == [200]
         await site.until_empty()
