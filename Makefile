@@ -8,9 +8,11 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Hundreds of processes read the same files: they are compiled once, also where the machine asks for no such traces.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install run setup-dev check test bench chaos soak fuzz fmt golden lock audit sbom clean
+.PHONY: help install run setup-dev prepare-tests check test bench chaos soak fuzz fmt golden lock audit sbom clean
 
 help:
 	@echo 'xiaozhi MCP gateway / 小智 MCP 网关'
@@ -90,12 +92,17 @@ check: $(VENV)/.installed-dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: $(VENV)/.installed-dev check
+# Beside `check`, most of which is one process: what all of pytest's processes would otherwise do at the same time.
+test: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory --jobs=2 check prepare-tests
+	@echo '==> pytest'
+	@$(PYTEST) -n $(JOBS) --dist worksteal $(ARGS)
+
+prepare-tests: $(VENV)/.installed-dev
 	@echo '==> tools for the manifests (some seconds the first time) / 清单检查工具（首次约几秒）'
 	@$(BIN)/python -m tests.kubernetes.tools
-	@echo '==> pytest'
-	@# Hundreds of processes read the same files: they are compiled once, also where the machine asks for no such traces.
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --quiet -n $(JOBS) --dist worksteal $(ARGS)
+	@# Compiles the tests. What goes wrong here goes wrong again below, where it is said.
+	@$(PYTEST) --collect-only $(ARGS) >/dev/null 2>&1 || true
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(ARGS)

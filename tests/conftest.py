@@ -1,7 +1,8 @@
 """Fixtures of every test that talks to a running gateway: one worker, or several on one backplane."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+import gc
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +22,17 @@ StartCluster: TypeAlias = Callable[..., Awaitable[list[Gateway]]]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "settings(**changes): start this test's gateway with other settings")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays to the end: the collector of garbage need not look at all of it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 LONG = ("tests/simulation/test_simulation.py", "tests/edge/test_image.py", "tests/cluster/test_drain_processes.py")

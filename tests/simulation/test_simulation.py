@@ -28,9 +28,9 @@ MODEL_RUNS = round(500 * FACTOR)
 CONTROLS = {
     "ledger": ("--kinds", "links"),
     "fencing": ("--model",),
-    "comparison": ("--model", "--from", "440"),
+    "comparison": ("--model", "--from", "540"),
     "gaps": ("--kinds", "links"),
-    "revision": ("--model", "--from", "150"),
+    "revision": ("--model", "--from", "200"),
     "deadline": ("--kinds", "freezes"),
 }
 """What is run without the protection, until it is missed."""
