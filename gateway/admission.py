@@ -11,7 +11,8 @@ that nobody's flood uses up what is somebody else's:
 3. Has this source address knocked too often? Before any cryptography, and out of a bucket of its own.
 4. Is the token good: read, verified, not revoked, for this role and this server_id? One answer for all causes.
 5. Has this agent come too often, has it room? Only whoever has its token can use that up.
-6. Its turn, where tool servers queue (`gateway.intake`), and the worker's rate: strangers never get here.
+6. Its turn, where tool servers queue (`gateway.intake`), and the worker's rate: strangers never get here. Who had to
+   wait is asked 1. and 5. once more.
 
 Nothing waits, and nothing is asked outside this process.
 """
@@ -39,6 +40,7 @@ from gateway.worker import Worker
 HeaderList: TypeAlias = Sequence[tuple[bytes, bytes]]
 T = TypeVar("T")
 _KNOWN = ("kind", "address", "agent", "server_id")
+_KINDS: dict[Role, Kind] = {"mcp": Kind.TOOL_SERVER, "call": Kind.ROBOT}
 
 TOO_OFTEN = "握手过于频繁 / too many handshakes"
 AGENT_FULL = "该智能体的连接已满 / this agent has too many connections"
@@ -56,7 +58,7 @@ class Visit:
     @property
     def about(self) -> dict[str, str]:
         """For the log."""
-        told = {"kind": self.kind.name.lower(), "address": self.source, "agent": self.credential.agent}
+        told = {"kind": self.kind.label, "address": self.source, "agent": self.credential.agent}
         return {**told, "server_id": self.server_id} if self.server_id else told
 
 
@@ -80,22 +82,18 @@ class Admission:
         try:
             return self._examine(target, headers, source, role)
         except Refused as refused:
-            raise self._noted(refused, {"kind": _kind(role), "address": source}) from None
+            kind = _KINDS[role].label if role else ""
+            raise self._noted(refused, {"kind": kind, "address": source}) from None
 
-    def enter(self, visit: Visit) -> None:
-        """Count him in: his turn has come. Raises Refused if the worker has no room for anybody now."""
+    def enter(self, visit: Visit, *, has_waited: bool) -> None:
+        """Count him in: his turn has come. Raises Refused if there is no room, for anybody or for his agent."""
         try:
-            self._check_worker()
+            if has_waited:  # else all this has just been looked at
+                self._check_worker()
+                self._check_agent_room(visit.credential.agent, visit.kind, self._policy(visit.credential.agent))
             if not self._rate.take(self._worker.now()):
                 limit = f"GATEWAY_HANDSHAKES_PER_SECOND={self._settings.handshakes_per_second}"
                 raise Refused(503, "rate", TOO_OFTEN, limit)
-        except Refused as refused:
-            raise self._noted(refused, visit.about) from None
-
-    def check_room(self, visit: Visit) -> None:
-        """Raise Refused if the agent has too many connections; comes right before the handshake is accepted."""
-        try:
-            self._check_agent_room(visit.credential.agent, visit.kind, self._policy(visit.credential.agent))
         except Refused as refused:
             raise self._noted(refused, visit.about) from None
 
@@ -121,7 +119,7 @@ class Admission:
         """The handshake has been answered with 101."""
         audit = self._worker.audit
         if audit.is_on:
-            kind, agent = visit.kind.name.lower(), visit.credential.agent
+            kind, agent = visit.kind.label, visit.credential.agent
             audit.handshake(
                 Handshake(kind, visit.source, ACCEPTED, agent, visit.credential, visit.server_id, connection_id)
             )
@@ -166,7 +164,7 @@ class Admission:
         self._take_source(source)
         query = target.partition(b"?")[2]
         credential, server_id = self._known(query, headers, role)
-        visit = Visit(Kind(role), credential, server_id, source)
+        visit = Visit(_KINDS[role], credential, server_id, source)
         try:
             self._check_agent(visit)
         except Refused as refused:
@@ -211,10 +209,7 @@ class Admission:
         except TokenProblem as problem:
             if problem.is_missing:
                 raise Refused(400, "no_token", "缺少令牌 / Missing token", problem.cause.value) from None
-            refused = Refused(401, "bad_token", "令牌无效 / Invalid token", problem.cause.value)
-            if credential is not None:
-                refused.about = {"agent": credential.agent, "token_id": credential.token_id}
-            raise refused from None
+            raise _bad_token(problem, credential) from None
 
     def _check_agent(self, visit: Visit) -> None:
         agent = visit.credential.agent
@@ -245,5 +240,9 @@ class Admission:
         return self._policy(agent).legacy_tokens_mode(self._settings.legacy_tokens)
 
 
-def _kind(role: Role | None) -> str:
-    return Kind(role).name.lower() if role else ""
+def _bad_token(problem: TokenProblem, credential: Credential | None) -> Refused:
+    # Made here: a frame that has a name for what it raises is a cycle, and a flood of them work for the collector.
+    refused = Refused(401, "bad_token", "令牌无效 / Invalid token", problem.cause.value)
+    if credential is not None:
+        refused.about = {"agent": credential.agent, "token_id": credential.token_id}
+    return refused

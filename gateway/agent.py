@@ -18,6 +18,12 @@ ELSEWHERE_SECONDS = 2.0
 class Agent:
     """Is changed by `gateway.agents` and by the rooms; built by `Agents.enter`."""
 
+    __slots__ = (
+        *("_elsewhere_until", "_robots_elsewhere", "catalog", "changes_read", "changes_wanted", "facts", "id"),
+        *("is_loaded", "is_loading", "is_makeshift", "is_watched", "left_at", "looks_again_at", "lost"),
+        *("lost_conns", "noted", "policy", "remembers_until", "robots", "tool_servers", "waiting"),
+    )
+
     def __init__(self, agent_id: str, dead_workers: Set[str]) -> None:
         self.id = agent_id
         self.policy = UNSET

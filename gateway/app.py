@@ -16,6 +16,7 @@ from gateway.backplane.base import Backplane
 from gateway.backplanes import make_backplane
 from gateway.collector import Collector
 from gateway.endpoints import Door, State, routes
+from gateway.hall import Hall
 from gateway.instance import OneWorker
 from gateway.origins import Origins
 from gateway.server import Company, serve
@@ -51,7 +52,7 @@ def build(settings: Settings, backplane: Backplane) -> Gateway:
             await worker.opened()
             admission = Admission(settings, worker)
             door = Door(settings, worker, instance, admission)
-            yield State(door=door, gate=admission, meters=worker.meters)
+            yield State(door=door, gate=admission, hall=Hall(worker, admission), meters=worker.meters)
 
     listed = list(Origins(settings.origins).listed)
     cors = Middleware(CORSMiddleware, allow_origins=listed, allow_methods=["GET"], allow_headers=["Authorization"])

@@ -14,8 +14,9 @@ peer only learns 400 (none given) or 401.
 import base64
 import binascii
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
+from typing import TypeAlias
 from urllib.parse import unquote
 
 import orjson
@@ -25,6 +26,9 @@ from cryptography.hazmat.primitives.padding import PKCS7
 TOKEN_CHARS_MAX = 4096  # a token of the longest agent id has some 1500; nothing longer is worth a key's work
 AGENT_CHARS_MAX = 256
 AGENT_RULE = "智能体编号须为 1 到 256 个可打印字符 / an agent id is 1 to 256 printable characters"
+
+Opener: TypeAlias = Callable[[bytes], bytes]
+"""What a key makes of whole blocks."""
 
 _BLOCK_BYTES = 16
 _KEY_BYTES = 32
@@ -87,16 +91,16 @@ def check_size(token: str) -> None:
 
 def verify(token: str, keys: Sequence[str]) -> str:
     """Return the agent id that the token carries under any of the keys; raise `TokenProblem` if there is none."""
-    return agent_of(token, [cipher(key) for key in keys])
+    return agent_of(token, [opener(key) for key in keys])
 
 
-def agent_of(token: str, ciphers: Sequence[Cipher[modes.ECB]]) -> str:
-    """As `verify`, with what `cipher` has made of the keys once."""
+def agent_of(token: str, openers: Sequence[Opener]) -> str:
+    """As `verify`, with what `opener` has made of the keys once."""
     check_size(token)
     sealed = _unspelled(token)
     # A foreign key leaves a valid padding once in 256, so a failure after the decryption may not end the search.
     furthest = TokenCause.NO_KEY_FITS
-    for one in ciphers:
+    for one in openers:
         try:
             return _agent(_opened(sealed, one))
         except TokenProblem as problem:
@@ -114,7 +118,7 @@ def issue(agent: str, key: str, *, blanks: int = 0) -> str:
         raise ValueError(AGENT_RULE)
     text = b'{"agentId":' + b" " * (1 + blanks) + orjson.dumps(agent) + b"}"
     padder = PKCS7(_BLOCK_BYTES * 8).padder()
-    encryptor = cipher(key).encryptor()
+    encryptor = _cipher(key).encryptor()
     sealed = encryptor.update(padder.update(text) + padder.finalize()) + encryptor.finalize()
     return base64.b64encode(sealed).decode("ascii")
 
@@ -136,8 +140,12 @@ def is_bearer(authorization: str, key: str) -> bool:
     return scheme.lower() == "bearer" and is_key(given.strip(), (key,))
 
 
-def cipher(key: str) -> Cipher[modes.ECB]:
-    """What opens and makes legacy tokens of the key; it may be kept, and used by many at once."""
+def opener(key: str) -> Opener:
+    """What decrypts whole blocks with the key. In ECB none depends on another, so it may be kept and used for ever."""
+    return _cipher(key).decryptor().update
+
+
+def _cipher(key: str) -> Cipher[modes.ECB]:
     raw = key.encode()
     if len(raw) not in (16, 24, 32):
         raw = raw[:_KEY_BYTES].ljust(_KEY_BYTES, b"\0")
@@ -156,14 +164,12 @@ def _unspelled(token: str) -> bytes:
     return sealed
 
 
-def _opened(sealed: bytes, one: Cipher[modes.ECB]) -> bytes:
-    decryptor = one.decryptor()
-    padded = decryptor.update(sealed) + decryptor.finalize()
-    unpadder = PKCS7(_BLOCK_BYTES * 8).unpadder()
-    try:
-        return unpadder.update(padded) + unpadder.finalize()
-    except ValueError:
-        raise TokenProblem(TokenCause.NO_KEY_FITS) from None
+def _opened(sealed: bytes, one: Opener) -> bytes:
+    padded = one(sealed)
+    size = padded[-1]
+    if not 0 < size <= _BLOCK_BYTES or not padded.endswith(bytes((size,)) * size):
+        raise TokenProblem(TokenCause.NO_KEY_FITS)
+    return padded[:-size]
 
 
 def _agent(text: bytes) -> str:

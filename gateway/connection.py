@@ -3,19 +3,22 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from gateway.credential import Credential
 
+OnEnd: TypeAlias = Callable[[int, str], None]
+"""Told once that a socket has ended: code and reason. Never from within a call of its wire."""
+
 
 class Wire(Protocol):
-    """What a connection may do to its socket. `gateway.wire` puts it into `scope["extensions"]["gateway.wire"]`."""
+    """What a connection may do to its socket (`gateway.wire`)."""
 
     def attach(self, on_frame: Callable[[bytes], None], *, max_bytes: int) -> None:
         """Let every whole message (text or binary, fragments joined, not decoded) go straight to `on_frame`.
 
-        Comes after the ASGI accept, else RuntimeError. `on_frame` is called synchronously, never from within attach,
-        and reading is never paused but to keep to `connection_rate_bytes`. A message above `max_bytes` closes the
+        `on_frame` is called synchronously, never from within attach, and reading is never paused but to keep to
+        `connection_rate_bytes`. Before it is attached, what comes is dropped. A message above `max_bytes` closes the
         connection with 1009; an exception out of `on_frame` is logged and closes it with 1011. Called again, it
         replaces what was attached.
         """
@@ -61,6 +64,12 @@ class Kind(Enum):
 
     TOOL_SERVER = "mcp"
     ROBOT = "call"
+
+    label: str
+    """The name in logs and metrics."""
+
+    def __init__(self, role: str) -> None:
+        self.label = self.name.lower()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

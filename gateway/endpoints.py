@@ -1,9 +1,8 @@
-"""The gateway's paths: from an ASGI scope to an accepted connection, or to an answer.
+"""The gateway's paths that are answered by HTTP. WebSockets never get here (`gateway.intake`).
 
-Who may come in has been decided before a WebSocket's scope exists (`gateway.admission`). Every path has a credential
-of its own, and none opens another: tokens the WebSockets and the status of their agent, GATEWAY_KEY and
-GATEWAY_HEALTH_KEY the health answer, GATEWAY_ADMIN_KEY the drain, GATEWAY_METRICS_KEY the metrics. A path that is
-switched off is not there at all: it gets the answer of any path that never was.
+Every path has a credential of its own, and none opens another: tokens the WebSockets and the status of their agent,
+GATEWAY_KEY and GATEWAY_HEALTH_KEY the health answer, GATEWAY_ADMIN_KEY the drain, GATEWAY_METRICS_KEY the metrics. A
+path that is switched off is not there at all: it gets the answer of any path that never was.
 """
 
 import logging
@@ -12,33 +11,29 @@ from typing import Any, TypedDict
 import orjson
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.routing import BaseRoute, Route
 
 from gateway import __version__, health
 from gateway.admin import drain_answer, key_needed
-from gateway.admission import Admission, Visit
+from gateway.admission import Admission
 from gateway.auth import is_bearer, is_key
 from gateway.backplane.base import BackplaneUnavailable
 from gateway.banner import health_keys
-from gateway.connection import Connection, Kind
 from gateway.enquiry import Enquiries, TooOften
 from gateway.errors import Code
-from gateway.intake import VISIT
+from gateway.hall import Hall
 from gateway.knock import bearer
 from gateway.meters import Meters
 from gateway.probes import Instance
 from gateway.rates import Rate
 from gateway.refused import RETRY_SECONDS, RefusalLog, Refused
 from gateway.settings import Settings
-from gateway.wire import WIRE
 from gateway.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 STATUS_PER_SECOND = 50
 """Enquiries that one worker answers; each asks the store three things."""
-SUBPROTOCOL = "mcp"
 
 
 class State(TypedDict):
@@ -46,11 +41,12 @@ class State(TypedDict):
 
     door: "Door"
     gate: Admission
+    hall: Hall
     meters: Meters
 
 
 class Door:
-    """Lets those in who may come in, and answers passers-by."""
+    """Answers passers-by."""
 
     def __init__(self, settings: Settings, worker: Worker, instance: Instance, admission: Admission) -> None:
         self._settings = settings
@@ -63,71 +59,6 @@ class Door:
         )
         self._health_keys = health_keys(settings)
         self._refusal_log = RefusalLog(logger)
-
-    # WebSocket
-
-    async def serve(self, websocket: WebSocket[State]) -> None:
-        """One connection, from its handshake to its end."""
-        visit: Visit = websocket.scope["extensions"][VISIT]
-        try:
-            self._admission.check_room(visit)
-        except Refused as refused:
-            await self._turn_away(websocket, refused)
-            return
-        offered = websocket.scope["subprotocols"]
-        await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
-        connection = Connection(
-            id=self._worker.new_connection_id(),
-            kind=visit.kind,
-            agent=visit.credential.agent,
-            wire=websocket.scope["extensions"][WIRE],
-            credential=visit.credential,
-            address=visit.source,
-            opened_ms=self._worker.backplane.now_ms,
-            server_id=visit.server_id,
-        )
-        self._admission.note_accepted(visit, connection.id)
-        if visit.kind is Kind.TOOL_SERVER:
-            await self._serve_tool_server(websocket, connection)
-        else:
-            await self._serve_robot(websocket, connection)
-
-    async def _turn_away(self, websocket: WebSocket[State], refused: Refused) -> None:
-        """Others have taken the last place since this one was examined."""
-        self._worker.meters.handshakes_refused_total.add(refused.kind)
-        fields = {**refused.about, "status": refused.status, "cause": refused.cause}
-        self._refusal_log.tell(logging.WARNING, "connection refused", fields, event="connection_refused")
-        await websocket.send_denial_response(PlainTextResponse(refused.text + "\n", refused.status, refused.headers))
-
-    async def _serve_tool_server(self, websocket: WebSocket[State], connection: Connection) -> None:
-        link = self._worker.open_tool_server(connection)
-        self._log_opened(connection)
-        code, reason = 1006, "aborted"
-        try:
-            code, reason = await _closed(websocket)
-        finally:
-            cause = f"{code} {reason}".strip()
-            self._worker.tool_server_closed(link, cause)
-            self._log_closed(connection, code, link.cause or reason, link.server_id)
-
-    async def _serve_robot(self, websocket: WebSocket[State], connection: Connection) -> None:
-        link = self._worker.open_robot(connection)
-        self._log_opened(connection)
-        code, reason = 1006, "aborted"
-        try:
-            code, reason = await _closed(websocket)
-        finally:
-            self._worker.robot_closed(link)
-            self._log_closed(connection, code, reason, link.session.client_name)
-
-    def _log_opened(self, connection: Connection) -> None:
-        logger.info("connection opened", extra={"event": "connection_opened", **_fields(connection)})
-
-    def _log_closed(self, connection: Connection, code: int, cause: str, peer: str) -> None:
-        self._worker.meters.connections_closed_total.add(connection.kind.name.lower(), str(code))
-        seconds = round((self._worker.backplane.now_ms - connection.opened_ms) / 1000, 1)
-        fields = {**_fields(connection), "code": code, "cause": cause, "peer": peer, "seconds": seconds}
-        logger.info("connection closed", extra={"event": "connection_closed", **fields})
 
     # HTTP
 
@@ -223,11 +154,7 @@ def routes(settings: Settings) -> list[BaseRoute]:
     paths += [Route(path, _http(name)) for path, name in (("/", "root"), ("/livez", "livez"), ("/readyz", "readyz"))]
     if settings.admin_key and not settings.admin_port:  # the admin port has a `/drain` of its own
         paths.append(Route("/drain", _http("drain"), methods=["GET", "POST"]))
-    return [WebSocketRoute("/{path:path}", _websocket), *paths]  # first, for every path is asked until one fits
-
-
-async def _websocket(websocket: WebSocket[State]) -> None:
-    await websocket.state["door"].serve(websocket)
+    return paths
 
 
 def _http(name: str) -> Any:
@@ -238,23 +165,5 @@ def _http(name: str) -> Any:
     return endpoint
 
 
-async def _closed(websocket: WebSocket[State]) -> tuple[int, str]:
-    """Wait for the socket's end: code and reason. Frames don't come this way (`gateway.wire`)."""
-    while True:
-        message = await websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            return message.get("code", 1006), message.get("reason") or ""
-
-
 def _json(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body), status, headers, media_type="application/json")
-
-
-def _fields(connection: Connection) -> dict[str, object]:
-    fields: dict[str, object] = {
-        "kind": connection.kind.name.lower(),
-        "agent": connection.agent,
-        "conn": connection.id,
-        "address": connection.address,
-    }
-    return {**fields, "server_id": connection.server_id} if connection.server_id else fields

@@ -4,8 +4,6 @@ from asyncio import AbstractEventLoop, TimerHandle, Transport
 
 from gateway.rates import Allowance
 
-EARLY_BYTES_MAX = 64 * 1024
-"""Held for a peer that speaks before the app has attached: room for any sensible first frame."""
 FRAGMENTS_MAX = 16_384
 """Of one message; 8 MiB in half-kilobyte pieces. Empty ones would otherwise go on for ever within any size."""
 CONTROL_FRAMES_PER_SECOND = 200

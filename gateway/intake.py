@@ -3,20 +3,24 @@
 A request has `header_seconds` to arrive whole and `header_bytes` for its head; what takes longer or more is answered
 408, 413 or 431 and closed, and logged. Any response that the peer does not read is dropped. What is decided about a
 WebSocket handshake is decided here, by the app's `Gate`, where a refusal costs least: no scope, no task, no WebSocket
-exists yet. One that may come in is handed to `gateway.wire` together with the bytes that an eager peer sent behind it.
+exists yet. Who may come in is answered here as well (`gateway.opening`): the socket goes over to `gateway.wire`, the
+connection to the app's `Hall`, and then the bytes are read that an eager peer has sent behind its handshake.
 """
 
 import asyncio
 import logging
 from asyncio import TimerHandle
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from gateway.connection import OnEnd, Wire
 from gateway.logs import quiet
 from gateway.meters import Meters
+from gateway.opening import accepted, declined
 from gateway.pace import Pace
 from gateway.rates import Turnstile
 from gateway.refused import RefusalLog, Refused
@@ -33,8 +37,6 @@ TURN_SECONDS_MAX = 8.0
 TURNS_AT_ONCE = 20
 NEWCOMERS_SECONDS = 0.001
 """For so long first requests are read in a turn of the event loop; calls go on in between."""
-VISIT = "gateway.visit"
-"""Where in a scope's extensions the app finds what the gate has returned."""
 PIPELINE_MAX = 16
 """Requests of one socket that wait for an answer; a whole packet of tiny ones would start thousands."""
 
@@ -42,10 +44,10 @@ log = logging.getLogger(__name__)
 
 
 class Gate(Protocol):
-    """Who decides about handshakes (`gateway.admission`): `app_state["gate"]`. Without one everybody comes in."""
+    """Who decides about handshakes (`gateway.admission`): `app_state["gate"]`. Without one nobody comes in."""
 
     def examine(self, target: bytes, headers: Sequence[tuple[bytes, bytes]], peer: str) -> Any:
-        """Return the visit, which the app finds in its scope (`VISIT`). Raises Refused."""
+        """Return the visit, which goes to all the others. Raises Refused."""
 
     def queues(self, visit: Any) -> bool:
         """Whether the visitor has to wait for his turn where there are many."""
@@ -56,11 +58,18 @@ class Gate(Protocol):
     def unqueue(self, visit: Any) -> None:
         """He does not any more: his turn has come, or he has gone."""
 
-    def enter(self, visit: Any) -> None:
-        """His turn has come. Raises Refused."""
+    def enter(self, visit: Any, *, has_waited: bool) -> None:
+        """His turn has come, now or after a while in which much may have changed. Raises Refused."""
 
     def note_refused(self, visit: Any, refused: Refused) -> None:
         """He was refused here, after all."""
+
+
+class Hall(Protocol):
+    """Who gets the connections (`gateway.hall`): `app_state["hall"]`."""
+
+    def receive(self, visit: Any, wire: Wire) -> OnEnd:
+        """His handshake has been answered. Returns what is to be told of the end of his connection."""
 
 
 def _invalid() -> Refused:
@@ -85,7 +94,9 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._early: bytearray | None = None  # what came of the first request before its turn
         self._is_met = False  # the first request has had its turn
         self._visit: Any = None  # whose handshake is not answered yet
+        self._accepted = b""  # the answer to his handshake, if he may come in
         self._is_queued = False  # the visit waits for its turn
+        self._is_upgrade: bool | None = None  # None: not looked at yet
         self._heads = 0
         self._raw_bytes = 0  # of the current head, as received
         self._parsed_bytes = 0  # of the current head, as the parser told
@@ -115,12 +126,12 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._early is not None:
             self._early += data
+            self.transport.pause_reading()  # the first packet is all of a handshake; only who goes on is kept waiting
         elif self._is_met or self.pace.take():
             self._is_met = True
             self._read(data)
         else:
             self._early = bytearray(data)
-            self.transport.pause_reading()
             self.pace.later(self._meet)
 
     def _meet(self) -> None:
@@ -154,11 +165,6 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             if self._raw_bytes > self.settings.header_bytes:
                 self._refuse(self._head_too_large())
 
-    def _count(self, size: int) -> None:
-        self._parsed_bytes += size
-        if self._parsed_bytes > self.settings.header_bytes:
-            raise self._head_too_large()
-
     def _head_too_large(self) -> Refused:
         limit = self.settings.header_bytes
         text = f"请求头超过 {limit} 字节 / request head above {limit} bytes"
@@ -166,16 +172,21 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._is_upgrade = None
         self._is_taken = False
         self._raw_bytes = self._parsed_bytes = self._body_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
-        self._count(len(url))
+        self._parsed_bytes += len(url)
+        if self._parsed_bytes > self.settings.header_bytes:
+            raise self._head_too_large()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
-        self._count(len(name) + len(value) + 4)
+        self._parsed_bytes += len(name) + len(value) + 4
+        if self._parsed_bytes > self.settings.header_bytes:
+            raise self._head_too_large()
         if len(self.headers) > HEADERS_MAX:
             text = f"请求头超过 {HEADERS_MAX} 行 / more than {HEADERS_MAX} header lines"
             raise Refused(431, "head_too_large", text)
@@ -189,6 +200,11 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         self._is_taken = self.cycle is not before  # not so for a handshake
+
+    def _should_upgrade(self) -> bool:
+        if self._is_upgrade is None:  # asked three times of each head
+            self._is_upgrade = super()._should_upgrade()
+        return self._is_upgrade
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -229,31 +245,33 @@ class GatewayHttpProtocol(HttpToolsProtocol):
                 self._refuse(refused)
 
     @property
-    def _gate(self) -> Gate | None:
+    def _gate(self) -> Gate:
         gate: Gate | None = self.app_state.get("gate")
+        if gate is None:
+            raise Refused(404, "not_found", "Not Found")
         return gate
 
     def _examine(self) -> None:
         """Find out whether the visitor may come in, before anything is made for him. Raises Refused."""
         self._cut_to_origin_form()
-        if self._gate is not None:
-            self._visit = self._gate.examine(self.url, self.headers, self.client[0] if self.client else "")
+        self._visit = self._gate.examine(self.url, self.headers, self.client[0] if self.client else "")
+        self._accepted = accepted(self.scope["method"], self.headers)
 
     def _wait_turn(self, rest: bytes) -> None:
         """Thousands of tool servers redial at once when a worker dies: robots' calls must go on meanwhile.
 
         They wait here, where it costs least. Robots pass: they would not come again.
         """
-        queues = self._gate is not None and self._gate.queues(self._visit)
-        seconds = self.turnstile.turn(self.loop.time()) if queues else 0.0
+        seconds = self.turnstile.turn(self.loop.time()) if self._gate.queues(self._visit) else 0.0
         if seconds is None:
             text = f"握手过于频繁 / too many handshakes: {TURNSTILE_SETTING}={self.settings.tool_handshakes_per_second}"
             raise Refused(503, "turnstile", text)
         if seconds == 0.0:
-            self._enter(rest)
+            self._enter(rest, has_waited=False)
         else:
             self.transport.pause_reading()
-            self._queue()
+            self._is_queued = True
+            self._gate.queue(self._visit)
             self._set_deadline(seconds, lambda: self._take_turn(rest))
 
     def _take_turn(self, rest: bytes) -> None:
@@ -262,30 +280,28 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         try:
-            self._enter(rest)
+            self._enter(rest, has_waited=True)
         except Refused as refused:
             self._refuse(refused)
 
-    def _enter(self, rest: bytes) -> None:
-        if self._gate is not None:
-            self._gate.enter(self._visit)
-        self.handle_websocket_upgrade()
-        protocol = cast(GatewayWebSocketProtocol, self.transport.get_protocol())
-        if (scope := getattr(protocol, "scope", None)) is not None:
-            scope["extensions"][VISIT] = self._visit
-        else:
-            self._note(_invalid())  # and answered already: no handshake as RFC 6455 has it
-        self.transport.resume_reading()
+    def _enter(self, rest: bytes, *, has_waited: bool) -> None:
+        """Let the visitor in: his answer, then whatever the connection's new holder has to say."""
+        self._gate.enter(self._visit, has_waited=has_waited)
+        hall: Hall = self.app_state["hall"]
+        websocket = cast(type[GatewayWebSocketProtocol], self.ws_protocol_class)(self.loop, self.connections)
+        websocket.connection_made(self.transport)
+        self.connections.discard(self)
+        self.parser = None  # type: ignore[assignment]  # which holds this protocol, and is held by it
+        self.transport.set_protocol(websocket)
+        self.transport.write(self._accepted)
+        if has_waited:
+            self.transport.resume_reading()
+        websocket.open(partial(hall.receive, self._visit))
         if rest:
-            protocol.data_received(rest)
-
-    def _queue(self) -> None:
-        if self._gate is not None:
-            self._is_queued = True
-            self._gate.queue(self._visit)
+            websocket.data_received(rest)
 
     def _unqueue(self) -> None:
-        if self._gate is not None and self._is_queued:
+        if self._is_queued:
             self._is_queued = False
             self._gate.unqueue(self._visit)
 
@@ -319,7 +335,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
                 self.transport.abort()
                 return
         if not (self._is_taken and self.cycle.response_complete):  # else it was answered already
-            self.transport.write(_answer(refused))
+            self.transport.write(declined(refused))
         # Closed for writing only: with unread bytes in the kernel, close() would reset the peer before it reads this.
         self._set_deadline(self.settings.close_seconds, self.transport.abort)
         self.transport.write_eof()
@@ -328,7 +344,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         meters: Meters | None = self.app_state.get("meters")  # none where no gateway is behind it
         if meters is not None:
             meters.handshakes_refused_total.add(refused.kind)
-        if self._visit is not None and self._gate is not None and not refused.about:
+        if self._visit is not None and not refused.about:
             self._gate.note_refused(self._visit, refused)
         fields: dict[str, Any] = {"address": self.client[0] if self.client else "?", "kind": refused.kind}
         fields |= {**refused.about, "status": refused.status, "cause": refused.cause}
@@ -378,10 +394,3 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
-
-
-def _answer(refused: Refused) -> bytes:
-    body = refused.text.encode() + b"\n"
-    head = {**refused.headers, "content-type": "text/plain; charset=utf-8", "connection": "close"}
-    lines = "".join(f"{name.lower()}: {value}\r\n" for name, value in head.items())
-    return STATUS_LINE[refused.status] + lines.encode() + b"content-length: %d\r\n\r\n" % len(body) + body

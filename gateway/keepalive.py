@@ -6,10 +6,9 @@ and only every third ping is sent, for peers that count them. A pong that is lat
 is heard: it may be behind a long frame.
 """
 
+import asyncio
 import random
 from asyncio import TimerHandle
-
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gateway.settings import Settings
 
@@ -18,12 +17,23 @@ PINGS_SPARED = 3
 PING_HEAD = b"\x89\x04"
 
 
-class KeepaliveProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, with pings by what has gone over the socket. Whoever reads and writes notes the times."""
+class KeepaliveProtocol(asyncio.Protocol):
+    """Pings by what has gone over the socket. Whoever reads and writes notes the times."""
 
-    __slots__ = ("_pinged_at", "_said_at", "_was_heard_at")
+    __slots__ = (
+        *("_pinged_at", "_said_at", "_was_heard_at", "close_sent", "loop"),
+        *("pending_ping_payload", "ping_timer", "pong_timer", "transport"),
+    )
 
     settings: Settings
+    transport: asyncio.Transport
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.close_sent = False  # or the end has begun otherwise
+        self.ping_timer: TimerHandle | None = None
+        self.pong_timer: TimerHandle | None = None
+        self.pending_ping_payload: bytes | None = None  # of the ping that is not answered
 
     def _write_soon(self, head: bytes, body: bytes = b"") -> None:
         """Send a frame, with this turn of the loop."""
@@ -42,11 +52,17 @@ class KeepaliveProtocol(WebSocketsSansIOProtocol):
         self._pinged_at = self._was_heard_at = self._said_at = self.loop.time()
         self.schedule_ping()
 
+    def stop_keepalive(self) -> None:
+        for timer in (self.ping_timer, self.pong_timer):
+            if timer is not None:
+                timer.cancel()
+        self.ping_timer = self.pong_timer = self.pending_ping_payload = None
+
     def schedule_ping(self) -> None:
         self._look_at(self._pinged_at + self.settings.ping_seconds)
 
     def _look_at(self, due: float) -> None:
-        self.ping_timer: TimerHandle | None = self.loop.call_at(due, self._look)
+        self.ping_timer = self.loop.call_at(due, self._look)
 
     def _look(self) -> None:
         silent_since = min(self._was_heard_at, self._said_at)
@@ -65,7 +81,7 @@ class KeepaliveProtocol(WebSocketsSansIOProtocol):
         self._pinged_at = self.loop.time()
         self.pending_ping_payload = random.getrandbits(32).to_bytes(4)
         self._write_soon(PING_HEAD, self.pending_ping_payload)
-        self.pong_timer: TimerHandle | None = self.loop.call_later(self.settings.pong_seconds, self.keepalive_timeout)
+        self.pong_timer = self.loop.call_later(self.settings.pong_seconds, self.keepalive_timeout)
 
     def on_pong(self, payload: bytes) -> None:
         """The peer has sent a pong; unasked ones are nothing."""

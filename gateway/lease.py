@@ -18,7 +18,7 @@ the dead worker.
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from contextlib import suppress
 from zlib import crc32
 
@@ -27,6 +27,7 @@ from gateway.backplane.base import Backplane, BackplaneUnavailable, Beat, Worker
 from gateway.desk import Desk
 from gateway.executor import Executor
 from gateway.hub import Hub
+from gateway.pace import sliced
 from gateway.reception import Reception
 from gateway.registrar import Registrar
 from gateway.rounds import Rounds
@@ -41,7 +42,10 @@ RECONCILE_SECONDS = 60.0
 RECONNECT_SECONDS = 3.0
 """Within so long every worker has found a store that is back: its longest pause between two tries, and a little."""
 BURIALS_AT_ONCE = 4
-BURIAL_PAUSE_SECONDS = 0.01
+BURIALS_IN_SIGHT = 32
+"""So many agents are looked at together, right before those with something to bury have it buried."""
+BURIAL_SECONDS = 0.0025
+"""For each of them: half a minute for ten thousand."""
 
 
 class Lease:
@@ -74,6 +78,8 @@ class Lease:
         self._renewed_at = -math.inf
         self._judge_from = -math.inf
         self._changed_since_ms = 0
+        self._changes: Mapping[str, int] = {}
+        """As the last beat has read them."""
         self._has_failed = False
         self._was_away = False
         self._is_stopped = False
@@ -154,9 +160,11 @@ class Lease:
 
     async def _read_changes(self) -> None:
         since_ms, now_ms = self._changed_since_ms, self._backplane.now_ms
-        for agent, revision in (await self._backplane.changed(since_ms)).items():
-            self._agents.note_revision(agent, revision)
-            self._registrar.note_change(agent, revision)
+        before, self._changes = self._changes, await self._backplane.changed(since_ms)
+        for agent, revision in self._changes.items():
+            if before.get(agent) != revision:  # of a crowd that redials each beat reads most a second time
+                self._agents.note_revision(agent, revision)
+                self._registrar.note_change(agent, revision)
         self._changed_since_ms = now_ms - CHANGED_OVERLAP_MS
 
     async def _look_after_others(self, beat: Beat) -> None:
@@ -205,7 +213,9 @@ class Lease:
             # Where all workers were dead for long, rows have outlived the list of what their worker owned.
             agents |= self._agents.naming(worker)
             # In no hurry: the dead worker's rows count as offline already, and its tool servers are redialling now.
-            await each(agents, lambda agent: self._bury(agent, worker), at_once=BURIALS_AT_ONCE)
+            for some in sliced(agents, BURIALS_IN_SIGHT):
+                await self._bury(some, worker)
+                await self._tasks.pause(len(some) * BURIAL_SECONDS)
             if await self._backplane.alive({worker}):
                 return
             await self._backplane.put_robots({(agent, conn): None for kind, agent, conn in owned if kind == "robot"})
@@ -222,11 +232,16 @@ class Lease:
         finally:
             self._reaping.discard(worker)
 
-    async def _bury(self, agent: str, worker: str) -> None:
+    async def _bury(self, agents: Collection[str], worker: str) -> None:
+        """Take the worker's rows offline in these agents. Most of its tool servers have redialled: theirs are gone."""
+        await each(
+            await self._backplane.naming(worker, agents), lambda agent: self._bury_in(agent, worker), BURIALS_AT_ONCE
+        )
+
+    async def _bury_in(self, agent: str, worker: str) -> None:
         if await self._backplane.alive({worker}):
             return  # it was only frozen, and puts back what it has; what is taken from it now would stay away
         await self._registrar.bury(agent, worker)
-        await self._tasks.pause(BURIAL_PAUSE_SECONDS)
 
     # Putting back what this worker has
 

@@ -50,6 +50,8 @@ class _AgentShares:
 
     __slots__ = ("call_limit", "calls", "handshakes", "id", "part", "policy", "server_limit", "servers")
 
+    __slots__ = ("call_limit", "calls", "handshakes", "id", "part", "policy", "server_limit", "servers")
+
     def __init__(self, agent_id: str, policy: Limited, part: float) -> None:
         self.id = agent_id
         self.policy = policy

@@ -4,6 +4,8 @@
 class Rate:
     """A token bucket: so many a second, as many at once. 0 a second: no limit."""
 
+    __slots__ = ("_at", "_per_second", "_tokens")
+
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second
         self._tokens = per_second

@@ -32,6 +32,8 @@ class Refused(Exception):
         """The headers that belong to the status: what would open the door, or when to come again."""
         if self.status == 401:
             return {"WWW-Authenticate": "Bearer"}
+        if self.status == 405:
+            return {"Allow": "GET"}
         if self.status == 503 or self._retry_seconds:
             return {"Retry-After": str(math.ceil(self._retry_seconds) or RETRY_SECONDS)}
         return {}

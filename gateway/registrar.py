@@ -2,10 +2,10 @@
 
 Theory of operation
 -------------------
-Each procedure reads a snapshot, lets `registry` decide, and offers the change; if another worker was quicker, it
-starts over with what is true now. Procedures of one connection run one after the other (`_in_turn`), so that an
-`offline` can't overtake its own `register`. When the store is away a procedure waits for it and tries again: what a
-live connection has is put back in the end, and what is gone is cleaned up by the lease.
+Each procedure lets `registry` decide over a snapshot and has the change taken (`settling`). Those of one connection
+run one after the other (`_in_turn`), so that an `offline` can't overtake its own `register`. When the store is away a
+procedure waits for it and tries again: what a live connection has is put back in the end, and what is gone is cleaned
+up by the lease.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Set
 from dataclasses import replace
 from typing import Any
 
-from gateway import chronicle, registry
+from gateway import registry
 from gateway.agent import Agent
 from gateway.agents import Agents
 from gateway.backplane.base import Backplane, BackplaneUnavailable, Change, Snapshot
@@ -28,6 +28,7 @@ from gateway.pinning import Pinning
 from gateway.redaction import redact
 from gateway.registration import Admitted, Newcomer, ProbeFirst, Superseded, TooMany
 from gateway.settings import Settings
+from gateway.settling import Settling
 from gateway.tasks import Tasks, each
 from gateway.toollink import ToolLink
 from gateway.tools import Tool, digest, fit
@@ -36,7 +37,6 @@ from gateway.toolsets import NEW_SETS
 
 logger = logging.getLogger(__name__)
 
-TRIES_MAX = 200
 RETRY_SECONDS = 1.0
 PINS_AT_ONCE = 4
 NEW_TOOLS_LIMIT = f"{NEW_SETS} × GATEWAY_TOOLSET_BYTES of new tool lists within an hour"
@@ -62,6 +62,7 @@ class Registrar:
         self._displaced: dict[str, tuple[str, Row]] = {}
         """Connection → the server_id and live row that it may have taken over, in a commit that was not heard of."""
         self._pinning = Pinning(settings, backplane, tasks, agents)
+        self._settling = Settling(backplane, agents, self._pinning)
         self.rules = agents.rules
         self._meters = backplane.meters
 
@@ -86,8 +87,8 @@ class Registrar:
             self._refuse(link, NEW_TOOLS_LIMIT)
             return
         toolsets.keep(toolset, read.tools, len(read.encoded))
-        link.offer = self._newcomer(link, toolset, read.tools, len(read.encoded))
-        self._in_turn(link, lambda: self._register(link, read.tools, read.encoded))
+        newcomer = link.offer = self._newcomer(link, toolset, read.tools, len(read.encoded))
+        self._in_turn(link, lambda: self._register(link, newcomer, read.tools, read.encoded))
 
     def on_gone(self, link: ToolLink, cause: str) -> None:
         self._in_turn(link, lambda: self._end(link, cause))
@@ -106,13 +107,13 @@ class Registrar:
                 return change
             return self._pinning.judge(link, row.toolset, snapshot, link.server_id, change)
 
-        decided = await self._settle(agent, decide)
+        decided = await self._settling.settle(agent, decide)
         self._pinning.report(link)
         if isinstance(decided, Superseded) and link.row is row:
             self._close_superseded(link)
         elif link.row is None:  # it went meanwhile, and `_end` may have looked before its row was back
             cause = link.cause or "连接已断开 / connection closed"
-            await self._settle(
+            await self._settling.settle(
                 agent, lambda snapshot: registry.go_offline(snapshot, link.server_id, conn, cause, self.rules)
             )
 
@@ -121,7 +122,7 @@ class Registrar:
         await each(self._agents.pinboard.agents, self._put_back_pins, at_once=PINS_AT_ONCE)
 
     async def _put_back_pins(self, agent: str) -> None:
-        await self._settle(agent, lambda _: Change())
+        await self._settling.settle(agent, lambda _: Change())
 
     def note_policy(self, agents: Set[str] | None) -> None:
         """The policies of these agents (None: of all) may want tools pinned that were not until now."""
@@ -158,7 +159,7 @@ class Registrar:
     async def bury(self, agent: str, worker: str) -> None:
         """Take everything of a dead worker offline in this agent."""
         cause = f"网关进程 {worker} 失联 / worker {worker} was lost"
-        await self._settle(agent, lambda snapshot: registry.bury(snapshot, worker, cause, self.rules))
+        await self._settling.settle(agent, lambda snapshot: registry.bury(snapshot, worker, cause, self.rules))
 
     def _in_turn(self, link: ToolLink, procedure: Callable[[], Awaitable[None]]) -> None:
         turns = self._turns.setdefault(link.connection.id, [])
@@ -191,25 +192,6 @@ class Registrar:
                 level = logging.DEBUG  # said once: thousands may wait for the store together
                 await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.0))
 
-    async def _settle(self, agent: str, decide: Callable[[Snapshot], Any]) -> Any:
-        """Read, decide, commit, until the commit is taken. A decision that is no change is returned as it is."""
-        for attempt in range(TRIES_MAX):
-            stored = await self._backplane.snapshot(agent)
-            snapshot = self._agents.pinboard.recall(agent, stored)
-            decision = decide(snapshot)
-            change = decision.change if isinstance(decision, Admitted) else decision
-            if isinstance(change, Change):
-                change = self._pinning.restored(stored, snapshot, change)
-            if not isinstance(change, Change) or not change:
-                return decision
-            revision = await self._backplane.commit(agent, snapshot.revision, change)
-            if revision is not None:
-                self._agents.pinboard.note(agent, snapshot, change.pins, revision)
-                self._agents.note_revision(agent, revision)
-                return decision
-            await asyncio.sleep(random.uniform(0.0, 0.002 * min(attempt + 1, 20)))
-        raise BackplaneUnavailable(f"agent {agent}: no commit taken in {TRIES_MAX} tries")
-
     async def _begin(self, link: ToolLink) -> None:
         if not self._is_here(link):
             return
@@ -219,17 +201,14 @@ class Registrar:
             self._told.add(conn)
             return registry.begin_handshake(snapshot, worker, conn, self.rules)
 
-        await self._settle(link.connection.agent, decide)
+        await self._settling.settle(link.connection.agent, decide, is_half=True)
 
-    async def _register(self, link: ToolLink, tools: list[Tool], encoded: bytes) -> None:
+    async def _register(self, link: ToolLink, newcomer: Newcomer, tools: list[Tool], encoded: bytes) -> None:
         ghosts: set[str] = set()
         twins: set[str] = set()
         while self._is_here(link):
-            toolset = digest(encoded)
-            self._agents.toolsets.keep(toolset, tools, len(encoded))
-            await self._backplane.put_toolsets({toolset: encoded})
-            decided = await self._decide(link, self._newcomer(link, toolset, tools, len(encoded)), ghosts, twins)
-            match decided:
+            self._agents.toolsets.keep(newcomer.toolset, tools, len(encoded))
+            match decided := await self._decide(link, newcomer, encoded, ghosts, twins):
                 case Admitted():
                     self._on_admitted(link, decided, encoded)
                     return
@@ -242,6 +221,7 @@ class Registrar:
                         self._refuse(link, limit)
                         return
                     self._leave_out(link, limit, left_out)
+                    newcomer = self._newcomer(link, digest(encoded), tools, len(encoded))
                 case Superseded():
                     self._close_superseded(link)
                     return
@@ -249,16 +229,18 @@ class Registrar:
                     self._log(link, logging.WARNING, "its row is gone and is put back", event="row_put_back")
                     await self.put_back(link)
 
-    async def _decide(self, link: ToolLink, newcomer: Newcomer, ghosts: set[str], twins: set[str]) -> Any:
-        connection, server_id, toolset = link.connection, link.server_id, newcomer.toolset
+    async def _decide(
+        self, link: ToolLink, newcomer: Newcomer, encoded: bytes, ghosts: set[str], twins: set[str]
+    ) -> Any:
+        connection, server_id = link.connection, link.server_id
         rules = self._agents.rules_of(connection.agent)
         if link.row is not None:
 
             def swap(snapshot: Snapshot) -> Any:
                 decision = registry.swap_tools(snapshot, server_id, newcomer, rules)
-                return self._with_pins(link, toolset, snapshot, decision)
+                return self._completed(link, encoded, snapshot, decision)
 
-            return await self._settle(connection.agent, swap)
+            return await self._settling.settle(connection.agent, swap)
 
         def decide(snapshot: Snapshot) -> Any:
             self._told.add(connection.id)
@@ -267,15 +249,18 @@ class Registrar:
             )
             if isinstance(decision, Admitted) and decision.displaced is not None:
                 self._displaced[connection.id] = decision.server_id, decision.displaced
-            return self._with_pins(link, toolset, snapshot, decision)
+            return self._completed(link, encoded, snapshot, decision)
 
-        return await self._settle(connection.agent, decide)
+        return await self._settling.settle(connection.agent, decide)
 
-    def _with_pins(self, link: ToolLink, toolset: str, snapshot: Snapshot, decision: Any) -> Any:
+    def _completed(self, link: ToolLink, encoded: bytes, snapshot: Snapshot, decision: Any) -> Any:
+        """The decision, and with it the tools and what has to be noted of their pins."""
         if not isinstance(decision, Admitted):
             return decision
-        change = self._pinning.judge(link, toolset, snapshot, decision.server_id, decision.change)
-        return decision if change is decision.change else replace(decision, change=change)
+        toolset, change = decision.row.toolset, decision.change
+        if change:
+            change = replace(change, toolsets={toolset: encoded})
+        return replace(decision, change=self._pinning.judge(link, toolset, snapshot, decision.server_id, change))
 
     def _newcomer(self, link: ToolLink, toolset: str, tools: list[Tool], size_bytes: int) -> Newcomer:
         return Newcomer(
@@ -286,7 +271,7 @@ class Registrar:
             version=link.session.version,
             toolset=toolset,
             originals=_names(tools),
-            trouble=redact(link.trouble),
+            trouble=redact(link.trouble) if link.trouble else "",
             toolset_bytes=size_bytes,
         )
 
@@ -346,10 +331,12 @@ class Registrar:
             return  # it came and went while the store was away
         if row is None:
             named, error = link.connection.server_id, _what_failed(link, cause)
-            await self._settle(agent, lambda snapshot: registry.end_handshake(snapshot, conn, named, error, self.rules))
+            await self._settling.settle(
+                agent, lambda snapshot: registry.end_handshake(snapshot, conn, named, error, self.rules)
+            )
         else:
             self._event("leave", link, cause=cause)
-            await self._settle(
+            await self._settling.settle(
                 agent, lambda snapshot: registry.go_offline(snapshot, server_id, conn, cause, self.rules)
             )
         self._told.discard(conn)
@@ -377,7 +364,7 @@ class Registrar:
     def _event(self, kind: str, link: ToolLink, **fields: object) -> None:
         """Add a line to the operators' event log, without waiting for it."""
         of_link = {"agent": link.connection.agent, "server": link.server_id, "conn": link.connection.id}
-        self._tasks.spawn(chronicle.tell(self._backplane, kind, {**of_link, **fields}), "event")
+        self._backplane.note_event(kind, {**of_link, **fields})
 
     def _log(self, link: ToolLink, level: int, message: str, **fields: object) -> None:
         extra = {"agent": link.connection.agent, "server_id": link.server_id, "conn": link.connection.id, **fields}

@@ -39,6 +39,8 @@ class RobotEvents(Protocol):
 class RobotLink:
     """One robot, connected here."""
 
+    __slots__ = ("_events", "_line", "calls", "connection", "is_leaving", "limit_bytes", "listed", "session")
+
     def __init__(self, connection: Connection, session: RobotSession, events: RobotEvents, *, limit_bytes: int) -> None:
         self.connection = connection
         self.session = session

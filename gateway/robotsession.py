@@ -69,6 +69,11 @@ Step: TypeAlias = Answer | AnswerList | RouteCall | CancelCall | BecameReady
 class RobotSession:
     """One robot's side of the conversation. `agent` goes into error data, `server_info` into initialize."""
 
+    __slots__ = (
+        *("_agent", "_has_called", "_push_id_is_free", "_push_id_is_open", "_server_info", "client_name"),
+        *("client_version", "has_listed", "is_ready", "version"),
+    )
+
     def __init__(self, agent: str, server_info: dict[str, Any]) -> None:
         self._agent = agent
         self._server_info = server_info

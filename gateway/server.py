@@ -89,6 +89,7 @@ def make_protocols(settings: Settings) -> tuple[type[GatewayHttpProtocol], type[
         )
 
     class WebSocket(GatewayWebSocketProtocol):
+        __slots__ = ()
         settings = given
 
     return Http, WebSocket

@@ -11,6 +11,7 @@ is no address ends the reading as well, at the last proxy that could be believed
 and no proxy sets all three.
 """
 
+import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
@@ -25,6 +26,8 @@ ADDRESS_CHARS_MAX = 64
 _MAPPED_BITS = 96
 """Before an IPv4 address in the clothes of IPv6."""
 _FORWARDED_FOR = b"x-forwarded-for"
+_BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}")
 
 _Address: TypeAlias = IPv4Address | IPv6Address
 _Network: TypeAlias = IPv4Network | IPv6Network
@@ -102,6 +105,8 @@ def address(text: str) -> _Address | None:
 
 def source_name(address: str) -> str:
     """What a source is counted as: an IPv4 address, or the /64 that an IPv6 address is one of; empty: unknown."""
+    if _IPV4.fullmatch(address):  # nearly always, and in its canonical form, which ip_address is long about
+        return address
     try:
         parsed = ip_address(address)
     except ValueError:

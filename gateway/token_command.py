@@ -202,6 +202,7 @@ async def _revoke(settings: Settings, arguments: Namespace, write: Write) -> int
     name = _entry_name(token_id, agent)
     async with opened(settings) as books:
         now_ms = books.now_ms
+        slow_seconds = round((now_ms - _now_ms()) / 1000)
         # Without the token its expiry isn't known: that of the longest that could have been issued until now.
         until_ms = max(now_ms, expires_ms or now_ms + LIFETIME_DAYS_MAX * _DAY_MS) + _SPARE_DAYS * _DAY_MS
         times = {"before_ms": now_ms} if agent else {"until_ms": until_ms}
@@ -209,7 +210,6 @@ async def _revoke(settings: Settings, arguments: Namespace, write: Write) -> int
     write(f"{_REVOKED}{tables.printable(name)}\n")
     if agent:
         write(_AGENT_REVOKED.format(agent=shlex.quote(agent), now=iso(now_ms)))
-        slow_seconds = round((now_ms - _now_ms()) / 1000)
         write(_SLOW.format(slow_seconds) if slow_seconds > 0 else "")
     write(_where(settings))
     return 0

@@ -64,7 +64,7 @@ class Keyring:
     """The server's keys, ready for work: what they derive is derived once. Never shows them."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self._ciphers = [auth.cipher(key) for key in keys]
+        self._openers = [auth.opener(key) for key in keys]
         self._signing = dict(_named(key) for key in keys)
 
     @property
@@ -85,7 +85,7 @@ class Keyring:
         """Return what the token says, expired or not. Raise `TokenProblem` where no key fits, or it says no sense."""
         auth.check_size(token)
         if not is_signed(token):
-            return Opened(Credential(auth.agent_of(token, self._ciphers)))
+            return Opened(Credential(auth.agent_of(token, self._openers)))
         text = unspelled(token)
         key_id = _key_id(text)
         key = self._signing.get(key_id)

@@ -49,6 +49,12 @@ class ToolEvents(Protocol):
 class ToolLink:
     """One tool server, connected here."""
 
+    __slots__ = (
+        *("_events", "_ghost_seconds", "_held", "_loop", "_probe_timer", "_probes", "_second_readings"),
+        *("_timer", "_timer_due", "cause", "claims", "connection", "is_leaving", "is_restart", "jobs"),
+        *("last_stage", "offer", "row", "server_id", "session", "toolset", "trouble"),
+    )
+
     def __init__(
         self, connection: Connection, session: ToolSession, events: ToolEvents, *, ghost_seconds: float
     ) -> None:

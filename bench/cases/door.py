@@ -84,7 +84,7 @@ CASES = (
         "door",
         "handshake refused, against one accepted",
         tuple(
-            Promise(f"CPU per refusal: {name.replace('_', ' ')}", f"{name}.cpu_us", "µs", "accepted.cpu_us", 0.7)
+            Promise(f"CPU per refusal: {name.replace('_', ' ')}", f"{name}.cpu_us", "µs", "accepted.cpu_us", 1.0)
             for name in STATUSES
             if name != "accepted"
         ),

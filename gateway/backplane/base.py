@@ -13,9 +13,8 @@ a lost message can be found again; `dispatch` answers with a `Verdict` that says
 
 *Mailbox*: every worker has one. Envelopes for it arrive, in order, at the `Listener` of the backplane's session.
 
-*Books*: what people have decided, until they decide otherwise. The only things without an end (ADR 0024).
-
-*Buckets*: what is left of the limits that all workers share.
+*Books*: what people have decided, until they decide otherwise: the only things without an end (ADR 0024). *Buckets*:
+what is left of the limits that all workers share.
 
 Methods that begin a thing on the hot path (`dispatch`, `answer`, `withdraw`, `send`, `take_ahead`) return at once and
 report by callback: everything that one turn of the event loop asks for travels together. They never raise. All other
@@ -261,6 +260,9 @@ class Directory(Protocol):
         One that has had only robots so far comes with the time at which it became known.
         """
 
+    async def naming(self, worker: str, agents: Collection[str]) -> list[str]:
+        """Those of the agents that have a row which names the worker, in the same order."""
+
     async def put_robots(self, robots: Mapping[tuple[str, str], RobotRow | None]) -> dict[str, int]:
         """Write (agent, connection) → row, or remove it where None. An unknown agent becomes a known one.
 
@@ -329,6 +331,9 @@ class Membership(Protocol):
 
     async def event(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Add a line to the capped event log."""
+
+    def note_event(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """Add a line to the event log, soon; while the store is away it is missing, and nothing else happens."""
 
     async def note_audit(self, records: Sequence[bytes], records_max: int, keep_seconds: float) -> None:
         """Add records (JSON text) to the audit, which keeps about so many, and none that is older than that."""

@@ -158,6 +158,9 @@ class MemoryBackplane(MemoryDirectory, MemoryBooks, MemoryBuckets):
             self.send(worker, Envelope("bye"))
 
     async def event(self, kind: str, fields: Mapping[str, Any]) -> None:
+        self.note_event(kind, fields)
+
+    def note_event(self, kind: str, fields: Mapping[str, Any]) -> None:
         self._store.events.append({"kind": kind, "worker": self.worker_id, "ms": self.now_ms, **fields})
 
     async def note_audit(self, records: Sequence[bytes], records_max: int, keep_seconds: float) -> None:

@@ -77,6 +77,9 @@ class MemoryDirectory(MemoryPins):
         since_ms = max(since_ms, 1)
         return {name: state.changed_ms for name, state in self._store.agents.items() if state.changed_ms >= since_ms}
 
+    async def naming(self, worker: str, agents: Collection[str]) -> list[str]:
+        return [name for name in agents if any(row.worker == worker for row in self._store.agent(name).rows.values())]
+
     async def put_robots(self, robots: Mapping[tuple[str, str], RobotRow | None]) -> dict[str, int]:
         owned = self._store.worker(self.worker_id).owned
         for (agent, conn), row in robots.items():

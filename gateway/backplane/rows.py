@@ -17,8 +17,11 @@ from gateway.directory import Claim, Pins, Row, Seen
 
 Value = TypeVar("Value", Row, Claim, Seen, RobotRow)
 
-_FIELDS = {kind: fields(kind) for kind in (Row, Claim, Seen, RobotRow)}
-"""Looked up with every row that is read, and slow to find out."""
+_KINDS = (Row, Claim, Seen, RobotRow)
+_DEFAULTS = {kind: tuple((spec.name, spec.default) for spec in fields(kind)) for kind in _KINDS}
+"""Looked up with every row that is written or read, and slow to find out; so are the next two."""
+_TYPES = {kind: {spec.name: spec.type for spec in fields(kind)} for kind in _KINDS}
+_REQUIRED = {kind: {spec.name for spec in fields(kind) if spec.default is MISSING} for kind in _KINDS}
 
 _STATES = ("handshake", "up", "offline")
 _IDS = ("worker", "conn", "toolset")
@@ -34,8 +37,11 @@ of a small machine may be years behind when it starts, and what people have deci
 
 def dump(value: Row | Claim | Seen | RobotRow, agent: str = "") -> bytes:
     """The value as JSON text, fields at their default left out. `agent` is noted where the key can't say it."""
-    text = {spec.name: getattr(value, spec.name) for spec in fields(value)}
-    kept = {spec.name: text[spec.name] for spec in fields(value) if text[spec.name] != spec.default}
+    kept: dict[str, Any] = {}
+    for name, default in _DEFAULTS[type(value)]:
+        item = getattr(value, name)
+        if item != default:
+            kept[name] = item
     if agent:
         kept["agent"] = agent
     try:
@@ -50,6 +56,12 @@ def _printable(item: Any) -> Any:
 
 def load_row(text: bytes, latest_ms: int = TIME_MS_MAX) -> Row | None:
     return _load(Row, text, latest_ms)
+
+
+def is_at(text: bytes, worker: str) -> bool:
+    """Whether it is a row that names the worker: quicker to tell than all that the row says."""
+    raw = _object(text)
+    return raw is not None and raw.get("worker") == worker
 
 
 def load_claim(text: bytes, latest_ms: int = TIME_MS_MAX) -> Claim | None:
@@ -156,13 +168,13 @@ def _load(kind: type[Value], text: bytes, latest_ms: int = TIME_MS_MAX) -> Value
     if raw is None:
         return None
     kept: dict[str, Any] = {}
-    for spec in _FIELDS[kind]:
-        value = _fitting(spec.name, spec.type, raw.get(spec.name), latest_ms)
-        if value is not None:
-            kept[spec.name] = value
-        elif spec.default is MISSING:
-            return None
-    return kind(**kept)
+    types = _TYPES[kind]
+    for name, value in raw.items():
+        if name in types:
+            fitting = _fitting(name, types[name], value, latest_ms)
+            if fitting is not None:
+                kept[name] = fitting
+    return kind(**kept) if _REQUIRED[kind] <= kept.keys() else None
 
 
 def _fitting(name: str, kind: Any, value: Any, latest_ms: int) -> Any:

@@ -39,16 +39,16 @@ def redis_engine(request: pytest.FixtureRequest, servers: dict[str, RedisServer]
         assert kept_without_end(client, Keys().is_durable) == [], "keys without a time to live were left"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def watched_set() -> Iterator[SentinelSet]:
-    """A primary with its replica and Sentinel, for tests that leave them as they are."""
+    """A primary with its replica and Sentinel, for tests that leave them as they are. Even idle they cost time."""
     with SentinelSet(next(iter(PROGRAMS.values()))) as servers:
         yield servers
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server_cluster() -> Iterator[ServerCluster]:
-    """A Redis Cluster, for tests that leave it as it is."""
+    """A Redis Cluster, for tests that leave it as it is. Even idle it costs time."""
     with ServerCluster(next(iter(PROGRAMS.values()))) as servers:
         yield servers
 

@@ -203,6 +203,14 @@ async def test_a_worker_owns_the_rows_that_name_it(cluster: Cluster) -> None:
         assert await w.backplane.owned("w") == []
 
 
+async def test_the_agents_whose_rows_name_a_worker_are_told_apart(cluster: Cluster) -> None:
+    async with cluster("v", "w") as (v, w):
+        for agent, row in (("one", v.row()), ("two", w.row()), ("智能体", replace(v.row(), state="offline"))):
+            await v.backplane.commit(agent, 0, Change({"s": row, "of-w": w.row()}))
+        assert await w.backplane.naming("v", ["智能体", "never", "two", "one"]) == ["智能体", "one"]
+        assert await w.backplane.naming("v", []) == []
+
+
 @pytest.mark.parametrize("how", ["offline", "gone", "another's"])
 async def test_a_row_that_is_no_longer_its_own_is_struck_off(cluster: Cluster, how: str) -> None:
     async with cluster("v", "w") as (v, w):

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from gateway.backplane.base import BackplaneUnavailable, Change, RobotRow, Verdi
 from gateway.backplane.envelope import Envelope
 from gateway.backplane.keys import Keys, agent_tag
 from gateway.backplane.redis import RedisBackplane, RedisOptions
+from gateway.backplane.rows import dump_member
 from gateway.directory import Claim, Row, Seen
 from tests.backplane.cluster import BOUND_SECONDS, Cluster, Ear, RedisEngine, Seat, seated
 from tests.backplane.proxy import Proxy, proxied
@@ -147,6 +149,90 @@ async def do_everything(v: Seat, w: Seat) -> None:
     assert (await w.ear.next()).type == "bye"
     await w.backplane.bury("v", await w.backplane.owned("v"))
     assert await w.backplane.alive(["v"]) == set()
+
+
+# -- how much is asked of it
+
+
+async def test_agents_that_change_together_are_listed_and_owned_together(redis_engine: RedisEngine) -> None:
+    async with Cluster(redis_engine)("w") as (w,):
+        before = Counter(_calls(redis_engine))
+        async with asyncio.TaskGroup() as tasks:
+            for at in range(50):
+                tasks.create_task(w.backplane.commit(f"a{at}", 0, Change({"s": w.row()})))
+        spent = Counter(_calls(redis_engine)) - before
+        assert spent["zadd"] + spent["sadd"] <= 10
+        assert len(await w.backplane.changed(1)) == len(await w.backplane.owned("w")) == 50
+
+
+@pytest.mark.parametrize("words", [(True, True, False, True), (True, True, False), (False, False, True, False)])
+async def test_of_a_row_that_comes_and_goes_the_last_word_counts(
+    redis_engine: RedisEngine, words: tuple[bool, ...]
+) -> None:
+    """One connection ends while the next one of the same tool server is registered."""
+    async with Cluster(redis_engine)("w") as (w,):
+        directory: Any = w.backplane
+        member = dump_member("server", "a", "s")
+        for ended in [directory._owning.begin((member, is_mine)) for is_mine in words]:
+            assert await ended is None
+        assert await w.backplane.owned("w") == [("server", "a", "s")] * words[-1]
+
+
+async def test_lines_of_the_event_log_that_come_together_are_written_together(redis_engine: RedisEngine) -> None:
+    async with Cluster(redis_engine)("w") as (w,):
+        before = Counter(_calls(redis_engine))
+        for at in range(50):
+            w.backplane.note_event("join", {"agent": f"a{at}", "server": "s"})
+        await w.backplane.event("leave", {"cause": "智"})
+        lines = [fields for _, fields in redis_engine.client.xrange("mcpgw:events")]
+        assert (Counter(_calls(redis_engine)) - before)["evalsha"] <= 3
+    assert [line[b"agent"].decode() for line in lines[:-1]] == [f"a{at}" for at in range(50)]
+    assert lines[-1] == {b"kind": b"leave", b"worker": b"w", b"cause": "智".encode()}
+
+
+async def test_lines_that_were_noted_last_are_written_when_the_session_ends(redis_engine: RedisEngine) -> None:
+    async with Cluster(redis_engine)("w") as (w,):
+        for at in range(500):
+            w.backplane.note_event("leave", {"at": at})
+    lines = [int(line[b"at"]) for _, line in redis_engine.client.xrange("mcpgw:events")]
+    assert lines == list(range(500))
+
+
+async def test_a_change_of_thousands_of_names_is_taken_whole(redis_engine: RedisEngine) -> None:
+    async with Cluster(redis_engine)("w") as (w,):
+        claims = {f"n{at}": Claim("s", f"n{at}", 1, 0) for at in range(5000)}
+        revision = await w.backplane.commit("a", 0, Change(claims=claims))
+        assert revision is not None
+        assert (await w.snapshot("a")).claims == claims
+        await w.backplane.commit("a", revision, Change(claims=dict.fromkeys(claims)))
+        assert (await w.snapshot("a")).claims == {}
+
+
+async def test_the_store_is_not_asked_again_for_tools_that_it_has_for_certain(redis_engine: RedisEngine) -> None:
+    async with Cluster(redis_engine)("w") as (w,):
+        tools = {"d": b"[]"}
+        revision = await w.backplane.commit("a", 0, Change({"s": w.row()}, toolsets=tools))
+        assert revision is not None
+        before = Counter(_calls(redis_engine))
+        assert await w.backplane.commit("a", revision, Change({"t": w.row()}, toolsets=tools)) is not None
+        spent = Counter(_calls(redis_engine)) - before
+        assert (spent["set"], spent["pexpire"]) == (1, 3)  # the revision; the rows, what is owned, the list of agents
+
+
+async def test_after_a_lost_connection_nothing_is_certain_of_tools(redis_engine: RedisEngine) -> None:
+    """Who answers now may be another server, which never heard of them."""
+    async with Cluster(redis_engine)("w") as (w,):
+        revision = await w.backplane.commit("a", 0, Change({"s": w.row()}, toolsets={"d": b"[]"}))
+        assert revision is not None
+        redis_engine.client.delete("mcpgw:toolset:d")
+        redis_engine.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await wait_until(lambda: w.ear.gaps > 0, "the connection is there again")
+        await w.backplane.commit("a", revision, Change({"t": w.row()}, toolsets={"d": b"[]"}))
+        assert await w.backplane.toolsets(["d"]) == {"d": b"[]"}
+
+
+def _calls(engine: RedisEngine) -> dict[str, int]:
+    return {name.removeprefix("cmdstat_"): stats["calls"] for name, stats in engine.client.info("commandstats").items()}
 
 
 # -- the keys, which operators read

@@ -47,14 +47,14 @@ async def test_a_call_that_overtakes_the_news_of_a_registration_runs(
     """The robot's worker reads the row before the tool server's own worker hears that it was taken."""
     a, b = await cluster(2)
     robot = await a.robot()
-    list_agents = Directory._list_agents
+    after_commit = Directory._after_commit
 
     async def list_slowly(self: Directory, *args: Any) -> None:
         if self.worker_id == id_of(b):
             await asyncio.sleep(0.3)
-        await list_agents(self, *args)
+        await after_commit(self, *args)
 
-    monkeypatch.setattr(Directory, "_list_agents", list_slowly)
+    monkeypatch.setattr(Directory, "_after_commit", list_slowly)
     server = await b.tool_server("calc", [echo()], is_awaited=False)
     await robot.sees("echo")
     for text in ("first", "second"):

@@ -6,11 +6,14 @@ import os
 from urllib.parse import quote
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import ECB
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth import AGENT_CHARS_MAX, TokenCause, TokenProblem, is_key, issue, verify
-from tests.peers.token import console_token, encrypt
+from gateway.auth import AGENT_CHARS_MAX, TokenCause, TokenProblem, agent_of, is_key, issue, opener, verify
+from tests.peers.token import console_token, encrypt, pad_key
 
 KEY = "6a369b7f1bcf4d3e8d123ece38bb9627"
 OTHER = "f" * 32
@@ -112,6 +115,24 @@ def test_a_token_of_another_gateway_fits_no_key() -> None:
     assert cause(issue("a", OTHER), KEY, "x" * 16) is TokenCause.NO_KEY_FITS
     with pytest.raises(TokenProblem):
         verify(issue("a", KEY), [])
+
+
+@pytest.mark.parametrize("end", [b"\0", b"\x11" * 17, b"\x02", b"\x03\x02\x03", b"\xff" * 16], ids=repr)
+def test_what_is_padded_in_no_way_fits_no_key(end: bytes) -> None:
+    """As everything does that another key has sealed, but for one in 256."""
+    text = b'{"agentId": "a"}'.rjust(48 - len(end)) + end
+    encryptor = Cipher(AES(pad_key(KEY)), ECB()).encryptor()
+    assert cause(base64.b64encode(encryptor.update(text) + encryptor.finalize()).decode()) is TokenCause.NO_KEY_FITS
+
+
+def test_a_key_opens_token_after_token_whatever_came_before() -> None:
+    openers = [opener(KEY), opener(OTHER)]
+    for agent, key in (("a", KEY), ("b", OTHER), ("a" * 200, KEY), ("b", "x" * 16), ("a", KEY)):
+        if key in (KEY, OTHER):
+            assert agent_of(issue(agent, key), openers) == agent
+        else:
+            with pytest.raises(TokenProblem):
+                agent_of(issue(agent, key), openers)
 
 
 def test_a_token_that_opens_to_no_json_is_called_so() -> None:

@@ -65,7 +65,6 @@ def test_bounds_that_are_no_settings_are_those_of_the_code(page: Document) -> No
         flow.ANSWERS_BYTES_MAX // kib,
         flow.PAGES_MAX,
         flow.FRAGMENTS_MAX,
-        flow.EARLY_BYTES_MAX // kib,
         robotlink.LINE_MAX,
         robotsession.BATCH_MAX,
         quotas.AGENTS_MAX,

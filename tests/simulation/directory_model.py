@@ -142,7 +142,7 @@ class ModelNode(Node):
         if self.worker is not None:
             await self.worker._lease._reap(other.worker_id)
             if knows_agent:
-                await self.worker._lease._bury(AGENT, other.worker_id)
+                await self.worker._lease._bury([AGENT], other.worker_id)
 
 
 def run(seed: int, *, is_traced: bool = False) -> Outcome:

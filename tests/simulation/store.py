@@ -270,6 +270,7 @@ _READS: dict[bytes, Callable[..., Any]] = {
     b"HGET": _hget,
     b"HGETALL": _hgetall,
     b"HLEN": _hlen,
+    b"HVALS": lambda store, key: _hgetall(store, key)[1::2],
     b"SMEMBERS": _smembers,
     b"ZSCORE": _zscore,
     b"ZRANGE": _zrange,

@@ -1,22 +1,24 @@
-"""A tiny app behind the gateway's own server, in the loop of the test: what the wire does is seen from both ends."""
+"""A tiny app behind the gateway's own server, in the loop of the test: what the wire does is seen from both ends.
+
+HTTP is Starlette's; for WebSockets the app is a gate and a hall, as `gateway.intake` asks for them.
+"""
 
 import asyncio
 import contextlib
 import dataclasses
 import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.routing import Route
 
-from gateway.connection import Wire
+from gateway.connection import OnEnd, Wire
 from gateway.errors import RESTART_REASON
-from gateway.flow import EARLY_BYTES_MAX
+from gateway.refused import Refused
 from gateway.server import GatewayServer
 from gateway.settings import Settings
 from gateway.wire import GatewayWebSocketProtocol
@@ -25,7 +27,7 @@ from tests.support.waiting import wait_until
 
 BASE = Settings(host="127.0.0.1", port=0, close_seconds=0.3, header_seconds=5)
 BIG_BYTES = 16 * 1024 * 1024
-EAGER_BYTES = 2 * EARLY_BYTES_MAX
+EAGER_BYTES = 128 * 1024
 
 
 @dataclass
@@ -34,13 +36,13 @@ class Session:
 
     wire: Wire
     frames: list[bytes] = field(default_factory=list)
-    ended: dict[str, Any] | None = None
+    ended: tuple[int, str] | None = None
 
     async def until_ended(self) -> tuple[int, str]:
         """Wait until the app has been told of the end; return what it was told."""
         await wait_until(lambda: self.ended is not None, "the app is told of the end")
         assert self.ended is not None
-        return self.ended["code"], self.ended["reason"]
+        return self.ended
 
 
 class LittleApp:
@@ -51,70 +53,90 @@ class LittleApp:
         self.sessions: list[Session] = []
         self.released = asyncio.Event()
         self.early = masked_frame(TEXT, b"x" * EAGER_BYTES)
-        """What peers of `/eager` have sent by the time of the accept."""
+        """What peers of `/eager` have sent by the time they are let in."""
         self.hook: Callable[[], Any] = self.close_all
+        self._receivers: dict[str, Callable[[Session], None]] = {
+            "/echo": self.echo,
+            "/eager": self.eager,
+            "/boom": self.boom,
+            "/crash": self.crash,
+            "/sore": self.sore,
+        }
         routes = [
-            WebSocketRoute("/echo", self.echo),
-            WebSocketRoute("/eager", self.eager),
-            WebSocketRoute("/boom", self.boom),
-            WebSocketRoute("/crash", self.crash),
-            WebSocketRoute("/leave", self.leave),
-            WebSocketRoute("/wait", self.wait),
-            WebSocketRoute("/never", self.never),
-            WebSocketRoute("/refuse", self.refuse),
             Route("/health", self.health, methods=["GET", "POST"]),
             Route("/hang", self.hang, methods=["GET", "POST"]),
             Route("/big", self.big),
         ]
-        self.asgi = Starlette(routes=routes)
+        self.asgi = Starlette(routes=routes, lifespan=self._lifespan)
 
-    async def echo(self, websocket: WebSocket) -> None:
-        await websocket.accept(subprotocol="mcp" if "mcp" in websocket.scope["subprotocols"] else None)
-        session = self._join(websocket)
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[dict[str, Any]]:
+        yield {"gate": self, "hall": self}
 
+    # The gate
+
+    def examine(self, target: bytes, headers: Sequence[tuple[bytes, bytes]], peer: str) -> str:
+        path = target.partition(b"?")[0].decode()
+        if path == "/refuse":
+            raise Refused(401, "bad_token", "no")
+        if path not in self._receivers:
+            raise Refused(404, "not_found", "Not Found")
+        return path
+
+    def queues(self, visit: str) -> bool:
+        return False
+
+    def queue(self, visit: str) -> None:
+        raise NotImplementedError
+
+    def unqueue(self, visit: str) -> None:
+        raise NotImplementedError
+
+    def enter(self, visit: str, *, has_waited: bool) -> None:
+        """Let everybody in."""
+
+    def note_refused(self, visit: str, refused: Refused) -> None:
+        """Nobody is told."""
+
+    # The hall
+
+    def receive(self, visit: str, wire: Wire) -> OnEnd:
+        session = Session(wire)
+        self._receivers[visit](session)
+        self.sessions.append(session)
+
+        def on_end(code: int, reason: str) -> None:
+            session.ended = code, reason
+            if visit == "/sore":
+                raise ValueError("sore")
+
+        return on_end
+
+    def echo(self, session: Session) -> None:
         def answer(frame: bytes) -> None:
             session.frames.append(frame)
             session.wire.send(frame)
 
         session.wire.attach(answer, max_bytes=self.settings.frame_bytes)
-        await self._stay(websocket, session)
 
-    async def eager(self, websocket: WebSocket) -> None:
+    def eager(self, session: Session) -> None:
         """As if the peer's first packet came before the loop's next turn after attach, which it can."""
-        await websocket.accept()
-        session = self._join(websocket)
         session.wire.attach(session.frames.append, max_bytes=self.settings.frame_bytes)
         cast(GatewayWebSocketProtocol, session.wire).data_received(self.early)
-        await self._stay(websocket, session)
 
-    async def boom(self, websocket: WebSocket) -> None:
-        await websocket.accept()
-        session = self._join(websocket)
-
+    def boom(self, session: Session) -> None:
         def fail(frame: bytes) -> None:
             raise ValueError("boom")
 
         session.wire.attach(fail, max_bytes=self.settings.frame_bytes)
-        await self._stay(websocket, session)
 
-    async def crash(self, websocket: WebSocket) -> None:
-        await websocket.accept()
+    def crash(self, session: Session) -> None:
         raise ValueError("crash")
 
-    async def leave(self, websocket: WebSocket) -> None:
-        await websocket.accept()
+    def sore(self, session: Session) -> None:
+        session.wire.attach(session.frames.append, max_bytes=self.settings.frame_bytes)
 
-    async def wait(self, websocket: WebSocket) -> None:
-        await self.released.wait()
-        await self.echo(websocket)
-
-    async def never(self, websocket: WebSocket) -> None:
-        assert (await websocket.receive())["type"] == "websocket.connect"
-        session = self._join(websocket)
-        await self._stay(websocket, session)
-
-    async def refuse(self, websocket: WebSocket) -> None:
-        await websocket.send_denial_response(PlainTextResponse("no", 401))
+    # HTTP
 
     async def health(self, request: Request) -> Response:
         return PlainTextResponse("ok")
@@ -125,16 +147,6 @@ class LittleApp:
 
     async def big(self, request: Request) -> Response:
         return PlainTextResponse(b"x" * BIG_BYTES)
-
-    def _join(self, websocket: WebSocket) -> Session:
-        session = Session(websocket.scope["extensions"]["gateway.wire"])
-        self.sessions.append(session)
-        return session
-
-    async def _stay(self, websocket: WebSocket, session: Session) -> None:
-        message = await websocket.receive()
-        assert message["type"] == "websocket.disconnect"
-        session.ended = dict(message)
 
     async def close_all(self) -> None:
         for session in self.sessions:

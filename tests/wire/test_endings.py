@@ -105,7 +105,24 @@ async def test_an_app_that_raises_closes_with_1011(caplog: pytest.LogCaptureFixt
         assert "ValueError: crash" in caplog.text
 
 
-async def test_an_app_that_returns_closes_with_1000() -> None:
-    async with running() as site, connect(site.url("/leave")) as client:
-        await client.wait_closed()
-        assert client.close_code == 1000
+async def test_who_fails_at_the_end_of_a_connection_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as site:
+        other, _ = await site.raw()
+        peer, session = await site.raw("/sore")
+        await peer.close()
+        assert (await session.until_ended())[0] == 1006
+        await other.send_text(b"hello")
+        assert (await other.read_data()).payload == b"hello"
+        await other.close()
+    assert "ValueError: sore" in caplog.text
+    assert [vars(record).get("event") for record in caplog.records if record.levelno >= logging.ERROR] == ["app_failed"]
+
+
+async def test_the_end_is_told_after_the_call_that_ended_it() -> None:
+    """Whoever drops a peer while it walks through its connections must not find one gone in the middle."""
+    async with running() as site:
+        peer, session = await site.raw()
+        session.wire.abort()
+        assert session.ended is None
+        assert await session.until_ended()
+        await peer.close()

@@ -13,6 +13,7 @@ from gateway import server
 from gateway.intake import BODY_BYTES_MAX, HEADERS_MAX, NEWCOMERS_SECONDS, PIPELINE_MAX, GatewayHttpProtocol
 from gateway.pace import Pace
 from gateway.refused import Refused
+from tests.peers.raw import TEXT, masked_frame
 from tests.support.waiting import wait_until
 from tests.wire.little_app import BIG_BYTES, Site, handshake, running
 
@@ -226,13 +227,14 @@ async def test_a_handshake_behind_an_unanswered_request_is_dropped() -> None:
 
 
 class Queue:
-    """A gate at which everybody waits for his turn and is refused then."""
+    """A gate at which everybody waits for his turn and is refused then, unless it `opens`."""
 
     def __init__(self) -> None:
         self.waiting: list[object] = []
+        self.opens = False
 
     def examine(self, target: bytes, headers: object, peer: str) -> object:
-        return object()
+        return "/echo"
 
     def queues(self, visit: object) -> bool:
         return True
@@ -243,8 +245,9 @@ class Queue:
     def unqueue(self, visit: object) -> None:
         self.waiting.remove(visit)
 
-    def enter(self, visit: object) -> None:
-        raise Refused(401, "bad_token", "no")
+    def enter(self, visit: object, *, has_waited: bool) -> None:
+        if not self.opens:
+            raise Refused(401, "bad_token", "no")
 
     def note_refused(self, visit: object, refused: Refused) -> None:
         pass
@@ -272,6 +275,25 @@ async def test_who_is_dropped_before_his_turn_waits_no_more(queue: tuple[Queue, 
     await wait_until(lambda: not gate.waiting, "nobody waits")
     for _, writer in peers:
         writer.transport.abort()
+    await site.until_empty()
+
+
+async def test_frames_sent_while_their_sender_waits_for_his_turn_are_not_lost(queue: tuple[Queue, Site]) -> None:
+    gate, site = queue
+    gate.opens = True
+    async with asyncio.timeout(10):
+        first, first_writer = await asyncio.open_connection("127.0.0.1", site.port)
+        first_writer.write(handshake("/echo"))
+        await first.readuntil(b"\r\n\r\n")
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(handshake("/echo") + masked_frame(TEXT, b"eager"))
+        await wait_until(lambda: len(gate.waiting) == 1, "the second waits")
+        writer.write(masked_frame(TEXT, b"patient"))
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        assert await reader.readexactly(2 + 5 + 2 + 7) == b"\x81\x05eager\x81\x07patient"
+    assert gate.waiting == []
+    for each in (first_writer, writer):
+        each.close()
     await site.until_empty()
 
 

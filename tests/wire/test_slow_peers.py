@@ -10,7 +10,7 @@ from gateway.flow import ANSWERS_BYTES_MAX
 from gateway.wire import SLOW_REASON, GatewayWebSocketProtocol
 from tests.peers.raw import CLOSE, PING, PONG, masked_frame
 from tests.support.waiting import wait_until
-from tests.wire.little_app import Session, Site, handshake, running
+from tests.wire.little_app import Session, running
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -147,24 +147,6 @@ async def test_a_peer_in_the_middle_of_a_long_message_is_not_taken_for_dead() ->
         timer.keepalive_timeout()
         assert await session.until_ended() == (1011, "keepalive ping timeout")
         await peer.close()
-
-
-async def test_a_peer_that_floods_before_the_app_has_accepted_is_dropped() -> None:
-    async with running() as site:
-        peer, session = await site_flood(site)
-        assert (await session.until_ended())[0] == 1006
-        await site.until_empty()
-        peer.close()
-
-
-async def site_flood(site: Site) -> tuple[socket.socket, Session]:
-    peer = socket.create_connection(("127.0.0.1", site.port))
-    peer.setblocking(False)
-    loop = asyncio.get_running_loop()
-    await loop.sock_sendall(peer, handshake("/never"))
-    await wait_until(lambda: len(site.sessions) == 1, "the app has the handshake")
-    await loop.sock_sendall(peer, masked_frame(1, b"x" * 70 * KIB))
-    return peer, site.sessions[0]
 
 
 # Answers that a peer asks for and does not read

@@ -1,9 +1,9 @@
 """The backplane on Redis or Valkey: the only package that talks to it.
 
 `address` reads the URL, `connector` makes connections, `link` sends commands in batches, `outbox` gathers what goes to
-other workers, `subscriber` hears; `sentinel` knows the primary, `cluster_link` and `cluster_subscriber` do for many
-nodes what their namesakes do for one. `directory`, `ledger` and `membership` say in these terms what
-`gateway.backplane.base` promises, and know nothing of all this.
+other workers, `convoy` what many want of one key, `subscriber` hears; `sentinel` knows the primary, `cluster_link` and
+`cluster_subscriber` do for many nodes what their namesakes do for one. `directory`, `ledger` and `membership` say in
+these terms what `gateway.backplane.base` promises, and know nothing of all this.
 """
 
 import asyncio
@@ -159,6 +159,8 @@ class RedisBackplane(Membership, Ledger, Books, Buckets):
 
     async def _flush(self) -> None:
         """What was asked for until now still goes out, if Redis is there."""
+        for convoy in self._convoys:
+            convoy.hurry()
         if self._link.up.is_set():
             with suppress(BackplaneUnavailable, TimeoutError):
                 async with asyncio.timeout(self._connector.timeout_seconds):
@@ -166,6 +168,7 @@ class RedisBackplane(Membership, Ledger, Books, Buckets):
 
     def _on_gap(self) -> None:
         """A subscription or the command connection was made anew; told once both are there, and of both at once."""
+        self._forget_toolsets()
         if self._listener is not None and self.is_connected:
             self._listener.on_gap()
 

@@ -65,7 +65,7 @@ class Command:
     """About how much memory it takes, in bytes."""
 
     def __post_init__(self) -> None:
-        self.size = _OVERHEAD_BYTES + sum(len(arg) for arg in self.args if isinstance(arg, (bytes, str)))
+        self.size = _OVERHEAD_BYTES + sum([len(arg) for arg in self.args if type(arg) is bytes or type(arg) is str])
 
     def words(self) -> tuple[Any, ...]:
         """The command as it is sent."""

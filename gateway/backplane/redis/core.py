@@ -62,6 +62,9 @@ class Core:
         """The envelope as it may be published on the channel."""
         return message if self._seal is None else self._seal.sign(channel, message)
 
+    def _enqueue(self, command: Command) -> None:
+        self._link.enqueue(command)
+
     async def _call(self, *words: Any, is_repeatable: bool = True) -> Any:
         """One command's reply. Raises BackplaneUnavailable."""
         (reply,) = await self._link.call(Command(words, is_repeatable=is_repeatable))
@@ -82,6 +85,8 @@ def paired(flat: Sequence[bytes]) -> dict[bytes, bytes]:
 
 def whole(score: bytes) -> int:
     """A score of ours, a time in ms or so; 0 for one that is none: infinite, negative, or beyond what is exact."""
+    if score.isdigit() and len(score) <= _REVISION_DIGITS_MAX:
+        return int(score)
     value = float(score)
     return int(value) if 0 <= value < _EXACT_MAX else 0
 

@@ -5,9 +5,10 @@ from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from gateway.backplane import rows
-from gateway.backplane.base import BackplaneUnavailable, Change, Overview, RobotRow, Snapshot, WorkerRow
+from gateway.backplane.base import Change, Overview, RobotRow, Snapshot, WorkerRow
 from gateway.backplane.keys import AgentTag, agent_tag, is_hashed
-from gateway.backplane.redis.commands import script_command
+from gateway.backplane.redis.commands import Command, script_command
+from gateway.backplane.redis.convoy import Convoy
 from gateway.backplane.redis.core import SLICE, Core, Tools, paired, revision_of, text_of, whole
 from gateway.directory import Claim, Row, Seen
 from gateway.pace import sliced
@@ -32,7 +33,12 @@ class Directory(Core):
         self._unlisted: dict[AgentTag, int] = {}
         """Agents that have changed and are not noted so in the list of agents → revision."""
         self._put_ms: dict[str, float] = {}
-        """Tool set → when it was last written, by the monotonic clock."""
+        """Tool set → when it was last written or found to be there, by the monotonic clock."""
+        self._owning: Convoy[tuple[bytes, bool]] = Convoy(self._enqueue, self._own_commands)
+        """What this worker owns from now on, or no longer."""
+        self._listing: Convoy[tuple[AgentTag, int]] = Convoy(self._enqueue, self._list_commands)
+        """Which agents have changed, and to which revision."""
+        self._convoys: list[Convoy[Any]] = [self._owning, self._listing]
 
     async def snapshot(self, agent: str) -> Snapshot:
         tag, keys = agent_tag(agent), self._keys
@@ -51,8 +57,8 @@ class Directory(Core):
         )
 
     async def commit(self, agent: str, expected: int, change: Change) -> int | None:
-        mine = [name for name, row in change.rows.items() if self._is_mine(row)]
-        await self._own([rows.dump_member("server", agent, name) for name in mine])
+        mine = {name: self._is_mine(row) for name, row in change.rows.items()}
+        await self._own([rows.dump_member("server", agent, name) for name, is_mine in mine.items() if is_mine])
         await self._put_missing(change.toolsets)
         tag, keys = agent_tag(agent), self._keys
         (revision,) = await self._link.call(
@@ -64,17 +70,22 @@ class Directory(Core):
         )
         if revision is None:
             return None
-        gone = [rows.dump_member("server", agent, name) for name in change.rows if name not in mine]
+        gone = [rows.dump_member("server", agent, name) for name, is_mine in mine.items() if not is_mine]
+        await self._after_commit(tag, int(revision), gone)
+        return int(revision)
+
+    async def _after_commit(self, tag: AgentTag, revision: int, gone: Collection[bytes]) -> None:
         self._unlisted[tag] = revision
-        try:
-            await self._list_changes()
-        except BackplaneUnavailable as error:
+        listing = self._listing.begin((tag, revision))
+        await self._disown(gone)
+        failure = await listing
+        if failure is not None:
             # In a Cluster the list is elsewhere; the change has been taken all the same. `renew` tries again.
             logger.warning(
-                "the list of agents was not reached", extra={"event": "agents_unreached", "cause": str(error)}
+                "the list of agents was not reached", extra={"event": "agents_unreached", "cause": str(failure)}
             )
-        await self._disown(gone)
-        return int(revision)
+        elif self._unlisted.get(tag) == revision:
+            del self._unlisted[tag]
 
     def _is_mine(self, row: Row | None) -> bool:
         return row is not None and row.worker == self.worker_id and row.state != "offline"
@@ -92,25 +103,32 @@ class Directory(Core):
 
     async def _own(self, members: Collection[bytes]) -> None:
         if members:
-            owned = self._keys.owned(self.worker_id)
-            await self._call_all([("SADD", owned, *members), ("PEXPIRE", owned, self._lifetimes.owned_ms)])
+            await self._owning.send(*((member, True) for member in members))
 
     async def _disown(self, members: Collection[bytes]) -> None:
         if members:
-            await self._call("SREM", self._keys.owned(self.worker_id), *members)
+            await self._owning.send(*((member, False) for member in members))
 
-    async def _list_changes(self) -> None:
-        changes = dict(self._unlisted)
-        await self._list_agents(changes, "GT")
-        for tag, revision in changes.items():
-            if self._unlisted.get(tag) == revision:
-                del self._unlisted[tag]
+    def _own_commands(self, wanted: list[tuple[bytes, bool]]) -> list[Command]:
+        """Of a member that comes and goes the last word counts."""
+        owned, last = self._keys.owned(self.worker_id), dict(wanted)
+        mine = [member for member, is_mine in last.items() if is_mine]
+        gone = [member for member, is_mine in last.items() if not is_mine]
+        commands: list[tuple[Any, ...]] = []
+        if gone:
+            commands.append(("SREM", owned, *gone))
+        if mine:
+            commands += [("SADD", owned, *mine), ("PEXPIRE", owned, self._lifetimes.owned_ms)]
+        return [Command(words, is_repeatable=True) for words in commands]
 
-    async def _list_agents(self, scores: Mapping[AgentTag, int], condition: str) -> None:
+    def _list_commands(self, changes: list[tuple[AgentTag, int]]) -> list[Command]:
+        return [Command(words, is_repeatable=True) for words in self._list_words(dict(changes), "GT")]
+
+    def _list_words(self, scores: Mapping[AgentTag, int], condition: str) -> list[tuple[Any, ...]]:
         """Note when the agents last changed. GT: only a later time; NX: only agents that are not listed."""
         pairs = [word for tag, score in scores.items() for word in (score, tag)]
         agents = self._keys.agents
-        await self._call_all([("ZADD", agents, condition, *pairs), ("PEXPIRE", agents, self._lifetimes.agent_ms)])
+        return [("ZADD", agents, condition, *pairs), ("PEXPIRE", agents, self._lifetimes.agent_ms)]
 
     # -- tool sets
 
@@ -123,22 +141,19 @@ class Directory(Core):
         lifetime_ms = self._lifetimes.toolset_ms
         renewed = await self._call_all([("PEXPIRE", self._keys.toolset(digest), lifetime_ms) for digest in toolsets])
         missing = {digest: text for (digest, text), there in zip(toolsets.items(), renewed, strict=True) if not there}
-        await self._write_toolsets(missing)
+        for digest, text in missing.items():
+            # One at a time: each may have megabytes, and others share the connection.
+            await self._call("SET", self._keys.toolset(digest), text, "PX", lifetime_ms)
+        if len(self._put_ms) >= _MOST_REMEMBERED_TOOLSETS:
+            self._put_ms.clear()
+        self._put_ms.update(dict.fromkeys(toolsets, self._monotonic_ms))
 
     async def _put_missing(self, toolsets: Mapping[str, bytes]) -> None:
-        """Write those that were not written lately."""
+        """Put those that this worker has not put lately."""
         limit_ms = self._monotonic_ms - self._lifetimes.toolset_ms / 3
-        await self._write_toolsets(
-            {digest: text for digest, text in toolsets.items() if self._put_ms.get(digest, limit_ms) <= limit_ms}
-        )
-
-    async def _write_toolsets(self, toolsets: Mapping[str, bytes]) -> None:
-        for digest, text in toolsets.items():
-            # One at a time: each may have megabytes, and others share the connection.
-            await self._call("SET", self._keys.toolset(digest), text, "PX", self._lifetimes.toolset_ms)
-            if len(self._put_ms) >= _MOST_REMEMBERED_TOOLSETS:
-                self._put_ms.clear()
-            self._put_ms[digest] = self._monotonic_ms
+        unsure = {digest: text for digest, text in toolsets.items() if self._put_ms.get(digest, limit_ms) <= limit_ms}
+        if unsure:
+            await self.put_toolsets(unsure)
 
     def _forget_toolsets(self) -> None:
         """The store may have lost them."""
@@ -163,8 +178,15 @@ class Directory(Core):
 
     async def changed(self, since_ms: int) -> dict[str, int]:
         reply = await self._call("ZRANGEBYSCORE", self._keys.agents, max(since_ms, 1), "+inf", "WITHSCORES")
-        changed = {text_of(tag): whole(score) for tag, score in paired(reply).items()}
-        return {self._hashed.get(tag, tag): revision for tag, revision in changed.items()}
+        hashed = self._hashed
+        changed = {text_of(tag): whole(score) for tag, score in zip(reply[::2], reply[1::2], strict=True)}
+        return {hashed.get(tag, tag): revision for tag, revision in changed.items()} if hashed else changed
+
+    async def naming(self, worker: str, agents: Collection[str]) -> list[str]:
+        asked = list(agents)
+        replies = await self._call_all([("HVALS", self._keys.servers(agent_tag(agent))) for agent in asked])
+        pairs = zip(asked, replies, strict=True)
+        return [agent for agent, texts in pairs if any(rows.is_at(text, worker) for text in texts)]
 
     # -- robots
 
@@ -190,7 +212,7 @@ class Directory(Core):
         keys = [self._keys.robots(tag) for tag in tags.values()]
         commands += [("PEXPIRE", key, self._lifetimes.robots_ms) for key in keys]
         counts = (await self._call_all([*commands, *(("HLEN", key) for key in keys)]))[len(commands) :]
-        await self._list_agents(dict.fromkeys(tags.values(), self.now_ms), "NX")
+        await self._call_all(self._list_words(dict.fromkeys(tags.values(), self.now_ms), "NX"))
         return dict(zip(tags, counts, strict=True))
 
     # -- keeping alive
@@ -203,9 +225,17 @@ class Directory(Core):
             commands += [("PEXPIRE", key(tag), lifetimes.agent_ms) for key in (keys.revision, keys.servers, keys.names)]
             commands.append(("PEXPIRE", keys.robots(tag), lifetimes.robots_ms))
         await self._call_all(commands)
-        if self._unlisted:
-            await self._list_changes()
+        await self._list_again()
         await self._prune_agents()
+
+    async def _list_again(self) -> None:
+        """List what could not be listed when it changed."""
+        changes = dict(self._unlisted)
+        if changes:
+            await self._listing.send(*changes.items())
+        for tag, revision in changes.items():
+            if self._unlisted.get(tag) == revision:
+                del self._unlisted[tag]
 
     async def _prune_agents(self) -> None:
         """Take agents off the list whose keys have expired."""

@@ -1,14 +1,17 @@
 """Leases, the list of workers, what each must be cleaned of, and the event log, in Redis."""
 
+import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from gateway.backplane import rows
 from gateway.backplane.base import BackplaneUnavailable, Beat, WorkerRow
 from gateway.backplane.envelope import Envelope, encode
-from gateway.backplane.redis.commands import Rejected, Unanswered, script_command
-from gateway.backplane.redis.core import paired, text_of, whole
+from gateway.backplane.redis.commands import Command, Rejected, Unanswered, script_command
+from gateway.backplane.redis.convoy import Convoy, End
+from gateway.backplane.redis.core import Tools, paired, text_of, whole
 from gateway.backplane.redis.directory import Directory
 
 logger = logging.getLogger(__name__)
@@ -24,6 +27,11 @@ class Membership(Directory):
     """A beat's reply was lost, and with it perhaps the news that the lease had not been there."""
     _listed: Mapping[str, int] = {}
     """The workers as they were listed when the list was last reached."""
+
+    def __init__(self, tools: Tools) -> None:
+        super().__init__(tools)
+        self._events: Convoy[list[str]] = Convoy(self._enqueue, self._event_commands)
+        self._convoys.append(self._events)
 
     async def beat(self, row: WorkerRow, lease_seconds: float) -> Beat:
         lease_ms = int(lease_seconds * 1000)
@@ -95,10 +103,27 @@ class Membership(Directory):
         await self._call_all(commands)
 
     async def event(self, kind: str, fields: Mapping[str, Any]) -> None:
-        words = [str(word) for pair in fields.items() for word in pair]
-        args = [_EVENTS, self._lifetimes.events_ms, "kind", kind, "worker", self.worker_id, *words]
-        await self._link.call(script_command("event", [self._keys.events], args))
+        await self._events.send(self._line(kind, fields))
+
+    def note_event(self, kind: str, fields: Mapping[str, Any]) -> None:
+        if len(self._events) < _EVENTS:  # more would only push each other out
+            self._events.begin(self._line(kind, fields)).add_done_callback(partial(_note_missing, kind))
+
+    def _line(self, kind: str, fields: Mapping[str, Any]) -> list[str]:
+        return ["kind", kind, "worker", self.worker_id, *(str(word) for pair in fields.items() for word in pair)]
+
+    def _event_commands(self, lines: list[list[str]]) -> list[Command]:
+        words: list[Any] = [_EVENTS, self._lifetimes.events_ms]
+        for line in lines:
+            words += [len(line), *line]
+        return [script_command("event", [self._keys.events], words)]
 
     async def note_audit(self, records: Sequence[bytes], records_max: int, keep_seconds: float) -> None:
         args = [records_max, int(keep_seconds * 1000), *records]
         await self._link.call(script_command("audit", [self._keys.audit], args))
+
+
+def _note_missing(kind: str, ended: "asyncio.Future[End]") -> None:
+    failure = None if ended.cancelled() else ended.result()
+    if failure is not None:
+        logger.debug("event not written", extra={"event": "event_not_written", "kind": kind, "cause": str(failure)})

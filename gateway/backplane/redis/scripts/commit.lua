@@ -24,30 +24,39 @@ local revision = math.max(expected + 1, now)
 local text = string.format('%.0f', revision)
 redis.call('SET', KEYS[1], text, 'PX', ARGV[3])
 
-local at = 10
-local function put(key, pairs_left, lifetime)
-  for _ = 1, pairs_left do
-    if ARGV[at + 1] == '' then
-      redis.call('HDEL', key, ARGV[at])
-    else
-      redis.call('HSET', key, ARGV[at], ARGV[at + 1])
-    end
-    at = at + 2
+-- In parts: Lua hands over no more than some thousand words at once.
+local function in_parts(command, key, words)
+  for first = 1, #words, 1000 do
+    redis.call(command, key, unpack(words, first, math.min(first + 999, #words)))
   end
-  if lifetime then
+end
+
+local at = 10
+local function put(key, count, lifetime)
+  local put, gone = {}, {}
+  for i = at, at + 2 * count - 2, 2 do
+    if ARGV[i + 1] == '' then
+      gone[#gone + 1] = ARGV[i]
+    else
+      put[#put + 1] = ARGV[i]
+      put[#put + 1] = ARGV[i + 1]
+    end
+  end
+  at = at + 2 * count
+  in_parts('HDEL', key, gone)
+  in_parts('HSET', key, put)
+  if lifetime and #put > 0 then
     redis.call('PEXPIRE', key, lifetime)
   end
 end
 put(KEYS[2], tonumber(ARGV[6]), ARGV[3])
 put(KEYS[3], tonumber(ARGV[7]), ARGV[3])
-if ARGV[8] ~= '0' then
-  put(KEYS[4], tonumber(ARGV[8]), ARGV[4])
-end
+put(KEYS[4], tonumber(ARGV[8]), ARGV[4])
 put(KEYS[5], tonumber(ARGV[9]), nil)
 
 -- Only the newest entries of seen are kept.
 local most = tonumber(ARGV[5])
-if redis.call('HLEN', KEYS[4]) > most then
+if ARGV[8] ~= '0' and redis.call('HLEN', KEYS[4]) > most then
   local entries, flat = {}, redis.call('HGETALL', KEYS[4])
   for i = 1, #flat, 2 do
     local ok, seen = pcall(cjson.decode, flat[i + 1])
