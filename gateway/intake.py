@@ -35,8 +35,8 @@ TURNSTILE_SETTING = "GATEWAY_TOOL_HANDSHAKES_PER_SECOND"
 TURN_SECONDS_MAX = 8.0
 """How long a tool server waits for its turn; clients give a handshake ten seconds."""
 TURNS_AT_ONCE = 20
-NEWCOMERS_SECONDS = 0.001
-"""For so long first requests are read in a turn of the event loop; calls go on in between."""
+NEWCOMERS_SECONDS = 0.0003
+"""For so long first requests are read in a turn of the event loop, or one of them; calls go on in between."""
 PIPELINE_MAX = 16
 """Requests of one socket that wait for an answer; a whole packet of tiny ones would start thousands."""
 
