@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import os
 import re
 import signal
@@ -9,6 +10,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
+
+from gateway.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,6 +74,21 @@ class CommandLine:
             timeout=RUN_SECONDS,
             check=False,
         )
+
+    def run_here(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """The same within this process, in a tenth of the time: where nothing depends on its being one of its own."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.chdir(self.cwd),
+            patch.dict(os.environ, self.environ(**environ), clear=True),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                code = main(arguments)
+            except SystemExit as error:  # the usage
+                code = int(error.code or 0)
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
     async def start(self, *arguments: str, module: str = "gateway.cli", **environ: str) -> Started:
         """Start it; standard error goes where standard output goes. It is stopped at the test's end."""

@@ -30,7 +30,7 @@ def add_user(server: RedisServer, name: str, rules: str) -> str:
 def verdicts(cli: CommandLine, url: str = "", **environ: str) -> tuple[int, list[dict[str, str]]]:
     if url:
         environ |= {"GATEWAY_REDIS_URL": url, "GATEWAY_KEY": KEY}
-    answer = cli.run("check", "--json", **environ)
+    answer = cli.run_here("check", "--json", **environ)
     content = orjson.loads(answer.stdout)
     assert content["ok"] == (answer.returncode == 0)
     assert KEY not in answer.stdout
@@ -100,7 +100,7 @@ def test_who_may_only_look_hears_that_the_rights_of_workers_are_unknown(cli: Com
     assert (code, failures(findings)) == (0, [])
     [rights] = [finding for finding in findings if "rights" in finding["subject"]]
     assert rights["level"] == "UNKNOWN"
-    assert "ready to start as far as is known" in cli.run("check", GATEWAY_KEY=KEY, GATEWAY_REDIS_URL=url).stdout
+    assert "ready to start as far as is known" in cli.run_here("check", GATEWAY_KEY=KEY, GATEWAY_REDIS_URL=url).stdout
 
 
 def test_a_right_that_is_missing_for_channels_only_is_found(cli: CommandLine, server: RedisServer) -> None:

@@ -26,7 +26,7 @@ def test_help_names_the_commands_and_teaches_by_examples(cli: CommandLine) -> No
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_and_names_settings_that_exist(command: str, cli: CommandLine) -> None:
-    answer = cli.run(command, "--help")
+    answer = cli.run_here(command, "--help")
     assert answer.returncode == 0
     named = set(re.findall(r"GATEWAY_[A-Z_]+[A-Z]", answer.stdout))
     assert named
@@ -35,15 +35,15 @@ def test_every_command_explains_itself_and_names_settings_that_exist(command: st
 
 def test_what_can_be_inspected_is_listed_and_each_noun_explains_itself(cli: CommandLine) -> None:
     nouns = ("workers", "agents", "agent", "servers", "robots", "tools", "calls", "events")
-    listed = cli.run("inspect", "--help").stdout
+    listed = cli.run_here("inspect", "--help").stdout
     assert all(re.search(rf"^ +{noun} ", listed, re.MULTILINE) for noun in nouns)
-    answer = cli.run("inspect", "servers", "--help").stdout
+    answer = cli.run_here("inspect", "servers", "--help").stdout
     assert all(option in answer for option in ("--json", "--watch", "--limit", "--agent", "--redis-url"))
 
 
 @pytest.mark.parametrize("words", ["inspect workers --limit 0", "inspect agent", "drain", "kick home", "inspect x"])
 def test_what_can_t_be_meant_is_refused_with_the_usage(words: str, cli: CommandLine) -> None:
-    answer = cli.run(*words.split())
+    answer = cli.run_here(*words.split())
     assert answer.returncode == 2
     assert "usage: mcp-gateway" in answer.stderr
 

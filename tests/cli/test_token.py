@@ -25,7 +25,9 @@ def test_it_prints_the_token_and_every_url_that_is_made_of_it(cli: CommandLine) 
 
 
 def test_it_prints_them_for_machines_too(cli: CommandLine) -> None:
-    answer = cli.run("token", "--agent", "智能体", "--json", GATEWAY_KEY=f"{KEY},{'f' * 32}", GATEWAY_PUBLIC_URL=PUBLIC)
+    answer = cli.run_here(
+        "token", "--agent", "智能体", "--json", GATEWAY_KEY=f"{KEY},{'f' * 32}", GATEWAY_PUBLIC_URL=PUBLIC
+    )
     content = orjson.loads(answer.stdout)
     assert verify(content["token"], [KEY]) == "智能体"
     assert content["agent"] == "智能体"
@@ -42,14 +44,14 @@ def test_json_is_utf8_whatever_the_terminal_takes(cli: CommandLine) -> None:
 def test_it_never_prints_a_url_that_xiaozhi_server_refuses(cli: CommandLine) -> None:
     agents = (f"{number:032x}" for number in range(20_000))
     agent = next(agent for agent in agents if re.search("key|call", bridge_url("", issue(agent, KEY)).lower()))
-    answer = cli.run("token", "--agent", agent, "--json", GATEWAY_KEY=KEY, GATEWAY_PUBLIC_URL=PUBLIC)
+    answer = cli.run_here("token", "--agent", agent, "--json", GATEWAY_KEY=KEY, GATEWAY_PUBLIC_URL=PUBLIC)
     content = orjson.loads(answer.stdout)
     assert not re.search("key|call", content["bridge_url"].lower())
     assert verify(content["token"], [KEY]) == agent
 
 
 def test_a_host_that_xiaozhi_server_refuses_is_warned_about(cli: CommandLine) -> None:
-    answer = cli.run("token", "--agent", "home", GATEWAY_KEY=KEY, GATEWAY_PUBLIC_URL="https://monkey.example.com")
+    answer = cli.run_here("token", "--agent", "home", GATEWAY_KEY=KEY, GATEWAY_PUBLIC_URL="https://monkey.example.com")
     assert answer.returncode == 0
     assert answer.stderr.count("monkey.example.com contains key") == 1
 
@@ -66,18 +68,18 @@ def test_without_a_key_one_is_made_and_the_next_time_it_is_the_same(cli: Command
 def test_the_key_of_an_existing_installation_is_used(cli: CommandLine) -> None:
     (cli.cwd / "data").mkdir()
     (cli.cwd / "data" / ".mcp-endpoint-server.cfg").write_text(f"[server]\nkey = {KEY}\n")
-    assert issue("home", KEY) in cli.run("token", "--agent", "home").stdout
+    assert issue("home", KEY) in cli.run_here("token", "--agent", "home").stdout
 
 
 def test_a_key_in_the_env_file_is_used_and_another_file_can_be_named(cli: CommandLine) -> None:
     (cli.cwd / ".env").write_text(f"GATEWAY_KEY={KEY}\n")
     (cli.cwd / "other.env").write_text(f"GATEWAY_KEY={'f' * 32}\n")
-    assert issue("home", KEY) in cli.run("token", "--agent", "home").stdout
-    assert issue("home", "f" * 32) in cli.run("token", "--agent", "home", "--env-file", "other.env").stdout
+    assert issue("home", KEY) in cli.run_here("token", "--agent", "home").stdout
+    assert issue("home", "f" * 32) in cli.run_here("token", "--agent", "home", "--env-file", "other.env").stdout
 
 
 @pytest.mark.parametrize("agent", ["", "a\nb", "x" * 257])
 def test_what_cannot_be_an_agent_is_refused(agent: str, cli: CommandLine) -> None:
-    answer = cli.run("token", "--agent", agent, GATEWAY_KEY=KEY)
+    answer = cli.run_here("token", "--agent", agent, GATEWAY_KEY=KEY)
     assert answer.returncode == 2
     assert "an agent id is" in answer.stderr

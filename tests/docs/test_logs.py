@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tests.docs.markdown import code_in, read
@@ -11,9 +12,11 @@ VERBS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 SPEAKERS = {"logger", "log", "_log"}
 
 
-def trees() -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted((ROOT / "gateway").rglob("*.py")):
-        yield path.relative_to(ROOT), ast.parse(path.read_text())
+@cache
+def trees() -> list[tuple[Path, ast.Module]]:
+    """Every module of the package."""
+    paths = sorted((ROOT / "gateway").rglob("*.py"))
+    return [(path.relative_to(ROOT), ast.parse(path.read_text())) for path in paths]
 
 
 def is_log_call(node: ast.AST) -> bool:

@@ -29,11 +29,15 @@ def named() -> list[tuple[str, str]]:
 
 
 @cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def written_in(path: Path) -> dict[str, ast.AST]:
     """The tests that pytest collects from the file, by name: functions of the module and of its classes `Test…`."""
-    tree = ast.parse(path.read_text())
     found: dict[str, ast.AST] = {}
-    for node in tree.body:
+    for node in tree_of(path).body:
         inside = node.body if isinstance(node, ast.ClassDef) and node.name.startswith("Test") else [node]
         found |= {one.name: one for one in inside if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)}
     return found
@@ -80,8 +84,8 @@ def test_every_named_test_exists_and_is_left_out_nowhere() -> None:
 
 def test_no_file_with_a_named_test_is_left_out_as_a_whole() -> None:
     for file in sorted({file for file, _ in named()}):
-        tree = ast.parse((ROOT / file).read_text())
-        marks = [node for node in tree.body if isinstance(node, ast.Assign | ast.Expr) and skips(node)]
+        body = tree_of(ROOT / file).body
+        marks = [node for node in body if isinstance(node, ast.Assign | ast.Expr) and skips(node)]
         assert marks == [], file
 
 
