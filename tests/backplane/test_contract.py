@@ -272,8 +272,12 @@ async def test_a_lease_ends_by_itself(cluster: Cluster) -> None:
             return await w.backplane.alive(["v"]) == set()
 
         await wait_until(is_over, "the lease is over")
-        beat = await w.backplane.beat(WORKER_ROW, 60)
-        assert beat.workers["v"] <= beat.now_ms + 1, "the key ends by its own clock, which may be a millisecond ahead"
+
+        async def is_listed_as_over() -> bool:
+            beat = await w.backplane.beat(WORKER_ROW, 60)
+            return beat.workers["v"] <= beat.now_ms
+
+        await wait_until(is_listed_as_over, "the list says so, some milliseconds later on a busy machine")
 
 
 async def test_a_beat_tells_every_workers_deadline(cluster: Cluster) -> None:
@@ -297,8 +301,12 @@ async def test_who_leaves_without_having_cleaned_up_stays_listed_for_the_reaper(
     async with cluster("v", "w") as (v, w):
         await v.backplane.commit(AGENT, 0, Change({"s": v.row()}))
         await v.backplane.leave()
-        beat = await w.backplane.beat(WORKER_ROW, 60)
-        assert beat.workers["v"] <= beat.now_ms + 1, "the key ends by its own clock, which may be a millisecond ahead"
+
+        async def is_listed_as_over() -> bool:
+            beat = await w.backplane.beat(WORKER_ROW, 60)
+            return beat.workers["v"] <= beat.now_ms
+
+        await wait_until(is_listed_as_over, "the list says so, some milliseconds later on a busy machine")
 
 
 # -- mailboxes
