@@ -6,20 +6,20 @@ uvicorn's WebSockets speak ASGI: a queue, a task switch and a pause of reading p
 connection, and no way to drop a peer that reads nothing. So nothing of uvicorn is in here: `gateway.intake` answers the
 handshake and opens the connection, whoever gets it holds a `Wire`, and is told of the end.
 
-*Reading.* The stream is cut into frames: a message in
-one frame, nearly all of them, is unmasked and delivered here, as are pings and pongs; every other frame (fragments,
-close, whatever breaks the rules) goes whole through the parser of websockets, which thereby always stands between two.
-Reading is paused only to keep to a rate (`gateway.flow`): what a message costs is for `on_frame` to bound.
+*Reading.* The stream is cut into frames: a message in one frame, nearly all of them, is unmasked and delivered here, as
+are pings and pongs; every other frame (fragments, close, whatever breaks the rules) goes whole through the parser of
+websockets, which thereby always stands between two. Reading is paused only to keep to a rate (`gateway.flow`): what a
+message costs is for `on_frame` to bound.
 
 *Writing.* A text frame is a header and the bytes, written past `conn`; all frames of one turn of the loop go out in one
 write. Close goes through `conn`, whose state stays the truth about the closing handshake. More unread bytes than
 the outbox bound, or too many answers that the peer itself asked for: the socket is dropped.
 
-*Ending.* `_end` is called once, by whatever ends the connection first; that is what its holder is told, in the
-loop's next turn: it may be in the middle of something now. Every way out
-arms one timer that aborts the transport, so a peer that neither reads nor answers is gone `close_seconds` later.
-After a breach the socket is closed for writing only, and what still comes is thrown away: closed at once with unread
-bytes in the kernel, TCP would reset it and the peer would lose the close frame that says what was wrong.
+*Ending.* `_end` is called once, by whatever ends the connection first; that is what its holder is told, in the loop's
+next turn: it may be in the middle of something now. Every way out arms one timer that aborts the transport, so a peer
+that neither reads nor answers is gone `close_seconds` later. After a breach the socket is closed for writing only, and
+what still comes is thrown away: closed at once with unread bytes in the kernel, TCP would reset it and the peer would
+lose the close frame that says what was wrong.
 """
 
 import asyncio
