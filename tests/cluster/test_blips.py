@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.agents import Agents
-from gateway.backplane.base import Beat, Change, Snapshot, Tell
+from gateway.backplane.base import BackplaneUnavailable, Beat, Change, Snapshot, Tell
 from gateway.backplane.envelope import Envelope
 from gateway.backplane.memory import MemoryBackplane, MemoryStore
 from gateway.backplane.redis.connector import Connector
@@ -321,3 +321,29 @@ async def test_facts_that_redis_has_forgotten_are_not_read_at_every_beat() -> No
             agents.refresh_stale()
             await wait_until(lambda: not agent.is_loading, "nothing is being read")
         assert reads == []
+
+
+async def test_facts_that_could_not_be_read_are_read_at_the_next_beat_although_nobody_says_so() -> None:
+    store, is_away, nobody = MemoryStore(), True, lambda agent: None
+
+    class Blinking(MemoryBackplane):
+        async def snapshot(self, agent: str) -> Snapshot:
+            if is_away:
+                raise BackplaneUnavailable("away")
+            return await super().snapshot(agent)
+
+    backplane, tasks = Blinking(store, "here", is_shared=True), Tasks()
+    agents = Agents(settings(), backplane, tasks, on_catalog=nobody, on_trouble=nobody)
+    agent = agents.enter(AGENT)
+    robot: Any = object()
+    agent.robots["r"] = robot
+    async with tasks:
+        agents.attend(agent)
+        await wait_until(lambda: not agent.is_loading, "it could not be read")
+        assert not agent.is_current
+        is_away = False
+        agents.refresh_stale()
+        await wait_until(lambda: not agent.is_loading, "it has been read")
+        assert agent.is_current
+        agents.refresh_stale()
+        assert not agents._unsettled, "there is no reason to look at it any more"
