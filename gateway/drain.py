@@ -28,7 +28,6 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import chronicle
 from gateway.backplane.base import Backplane
 from gateway.desk import Desk
 from gateway.errors import RESTART_REASON, CloseCode
@@ -247,4 +246,4 @@ class Drain:
         robot.leave_if_idle()
 
     def _tell(self, kind: str, fields: dict[str, Any]) -> None:
-        self._tasks.spawn(chronicle.tell(self._backplane, kind, fields), "event")
+        self._backplane.note_event(kind, fields)

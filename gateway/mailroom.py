@@ -1,6 +1,5 @@
 """What other workers, and people, have to say to this one: every envelope goes to the room that it is for."""
 
-from gateway import chronicle
 from gateway.backplane.base import Backplane
 from gateway.backplane.envelope import Envelope
 from gateway.desk import Desk
@@ -10,7 +9,6 @@ from gateway.executor import Executor
 from gateway.hub import Hub
 from gateway.lease import Lease
 from gateway.registrar import Registrar
-from gateway.tasks import Tasks
 
 KICKED = "运维人员断开 / kicked by an operator"
 
@@ -21,11 +19,10 @@ class Mailroom:
     def __init__(
         self,
         backplane: Backplane,
-        tasks: Tasks,
         hub: Hub,
         rooms: tuple[Desk, Executor, Registrar, Lease, Drain],
     ) -> None:
-        self._backplane, self._tasks, self._hub = backplane, tasks, hub
+        self._backplane, self._hub = backplane, hub
         self._desk, self._executor, self._registrar, self._lease, self._drain = rooms
 
     def on_envelope(self, envelope: Envelope) -> None:
@@ -65,7 +62,7 @@ class Mailroom:
         # People have no mailbox. Theirs is not to go, but to come again.
         link.close(CloseCode.RESTART, envelope.reason or KICKED, KICKED)
         of_link = {"agent": link.connection.agent, "server": link.server_id, "conn": link.connection.id}
-        self._tasks.spawn(chronicle.tell(self._backplane, "kick", {**of_link, "reason": envelope.reason}), "event")
+        self._backplane.note_event("kick", {**of_link, "reason": envelope.reason})
 
     def _on_drain(self, envelope: Envelope) -> None:
         """Somebody wants a worker to leave; all of them hear it."""

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field, replace
 
 import orjson
 
-from gateway import chronicle, pins
+from gateway import pins
 from gateway.agents import Agents
 from gateway.backplane.base import Backplane, Change, Snapshot
 from gateway.pins import Bounds, Finding
 from gateway.settings import Settings
-from gateway.tasks import Tasks
 from gateway.toollink import ToolLink
 from gateway.toolsession import printable
 
@@ -28,9 +27,8 @@ NAME_CHARS_TOLD = 64
 class Pinning:
     """What this worker has to say about pins of tool servers that are connected here."""
 
-    def __init__(self, settings: Settings, backplane: Backplane, tasks: Tasks, agents: Agents) -> None:
+    def __init__(self, settings: Settings, backplane: Backplane, agents: Agents) -> None:
         self._backplane = backplane
-        self._tasks = tasks
         self._agents = agents
         self._bounds = Bounds(
             tools_per_server=2 * settings.tools_per_server,
@@ -108,8 +106,7 @@ class Pinning:
             self._backplane.meters.pin_reports_total.add(kind)
         if counts:
             of_link = {"agent": link.connection.agent, "server": link.server_id, "conn": link.connection.id}
-            fields = {**of_link, "mode": judged.mode, **counts}
-            self._tasks.spawn(chronicle.tell(self._backplane, "pins", fields), "event")
+            self._backplane.note_event("pins", {**of_link, "mode": judged.mode, **counts})
 
     def _tell_different(self, link: ToolLink, mode: str, counts: dict[str, int], names: dict[str, list[str]]) -> None:
         if counts.keys() == {"removed"}:

@@ -61,7 +61,7 @@ class Registrar:
         """Connections of which the directory may know something."""
         self._displaced: dict[str, tuple[str, Row]] = {}
         """Connection → the server_id and live row that it may have taken over, in a commit that was not heard of."""
-        self._pinning = Pinning(settings, backplane, tasks, agents)
+        self._pinning = Pinning(settings, backplane, agents)
         self._settling = Settling(backplane, agents, self._pinning)
         self.rules = agents.rules
         self._meters = backplane.meters

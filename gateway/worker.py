@@ -105,7 +105,7 @@ class Worker:
         self.drain = Drain(settings, backplane, self.hub, self.desk, self._tasks)
         self.drain.follow(on_begin=lambda _: self._lease.beat_soon())
         rooms = (self.desk, self._executor, self._registrar, self._lease, self.drain)
-        self._mailroom = Mailroom(backplane, self._tasks, self.hub, rooms)
+        self._mailroom = Mailroom(backplane, self.hub, rooms)
         self._panel = Panel(settings, backplane, self.hub, self.agents, self.desk, self._lease, self.drain)
 
     def __repr__(self) -> str:
